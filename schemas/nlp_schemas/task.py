@@ -1,0 +1,34 @@
+"""The names of the tasks, and of their topics."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class TaskName(StrEnum):
+    """A task, by the name of the ``transformers`` pipeline that does it."""
+
+    TEXT_CLASSIFICATION = "text-classification"
+    ZERO_SHOT_CLASSIFICATION = "zero-shot-classification"
+    TOKEN_CLASSIFICATION = "token-classification"  # noqa: S105 - a task, not a password
+    FILL_MASK = "fill-mask"
+    QUESTION_ANSWERING = "question-answering"
+    SUMMARIZATION = "summarization"
+    TRANSLATION = "translation"
+    TEXT_GENERATION = "text-generation"
+    FEATURE_EXTRACTION = "feature-extraction"
+    MULTIPLE_CHOICE = "multiple-choice"
+
+
+DEFAULT_PREFIX: Final = "nlp"
+
+
+def requests_topic(task: TaskName, prefix: str = DEFAULT_PREFIX) -> str:
+    return f"{prefix}.{task}.requests"
+
+
+def results_topic(task: TaskName, prefix: str = DEFAULT_PREFIX) -> str:
+    return f"{prefix}.{task}.results"
+
+
+def dead_letter_topic(task: TaskName, prefix: str = DEFAULT_PREFIX) -> str:
+    return f"{prefix}.{task}.dead-letter"

@@ -1,0 +1,197 @@
+"""The commands. Wires the parts together, turns signals into a drain and errors into exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
+
+import click
+import structlog
+
+from nlp_schemas import dead_letter_topic, requests_topic, results_topic
+from nlp_worker import logging as worker_logging
+from nlp_worker.errors import ExitCode, FatalError, SettingsError
+from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from nlp_worker.loop import Worker
+
+log = structlog.get_logger()
+
+EXIT_CODES: Final = "Exit codes: " + " · ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
+
+
+@click.group(context_settings={"max_content_width": 120})
+@click.version_option(package_name="nlp-worker")
+def main() -> None:
+    """Answer NLP requests from Kafka topics with Hugging Face models."""
+
+
+def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting, with the setting's own help and default."""
+    for name, field in reversed(Settings.model_fields.items()):
+        if name == "kafka":  # a table of the configuration file, with names that are kafka-python's
+            continue
+        kind = field.annotation
+        repeats = get_origin(kind) is tuple
+        choices = [str(choice) for choice in get_args(kind)] if "Literal" in str(kind) else None
+        shown = "" if field.default in (None, ()) else f"  [default: {field.default}]"
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            name,
+            multiple=repeats,
+            default=() if repeats else None,
+            metavar=None if choices else name.upper(),
+            type=click.Choice(choices) if choices else str,
+            help=f"{field.description}{shown}",
+        )(command)
+    return command
+
+
+@main.command(epilog=EXIT_CODES)
+@_setting_options
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar=ENVIRONMENT_PREFIX + "CONFIG",
+    help="A TOML file with settings, and kafka-python's own under [kafka], [kafka.consumer] and [kafka.producer].",
+)
+def run(config: Path | None, **options: Any) -> None:
+    """Answer requests until SIGTERM or SIGINT; each setting is also read from NLP_WORKER_<NAME> and the TOML file."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    try:
+        settings = load_settings(given, config)
+        _run(settings)
+    except FatalError as error:
+        _exit(error)
+    # Not sys.exit: a batch that was given up may still be running, and a thread of a pool keeps the interpreter alive.
+    _leave(ExitCode.DRAINED)
+
+
+def _run(settings: Settings) -> None:
+    worker_id = settings.instance_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    worker_logging.configure(
+        level=settings.log_level, log_format=settings.log_format, worker=worker_id, group=settings.group
+    )
+    if unknown := unknown_environment():
+        log.warning("unknown_environment", names=unknown)
+    with _wire(settings, worker_id) as worker:
+        _obey_signals(worker)
+        log.info("ready", topics=sorted({requests_topic(s.task, settings.topic_prefix) for s in settings.models}))
+        worker.run()
+        log.info("draining", seconds=settings.drain_seconds)
+        worker.drain(settings.drain_seconds)
+    log.info("drained")
+
+
+@contextlib.contextmanager
+def _wire(settings: Settings, worker_id: str) -> Iterator[Worker]:
+    """Build the parts, cheapest check first, and take them down in order.
+
+    The modules are imported here because the producer's and operator's commands work without torch.
+    """
+    if not settings.models:
+        raise SettingsError("model: no checkpoint is given: use --model TASK=CHECKPOINT, a folder or a hub id")
+    import time  # noqa: PLC0415 - beside the others
+
+    from nlp_worker import connection  # noqa: PLC0415
+    from nlp_worker.consumer import Consumer  # noqa: PLC0415
+    from nlp_worker.publisher import Publisher  # noqa: PLC0415
+
+    tasks_named = {spec.task for spec in settings.models}
+    topics = {requests_topic(task, settings.topic_prefix): task for task in tasks_named}
+    outputs = [name(task, settings.topic_prefix) for task in tasks_named for name in (results_topic, dead_letter_topic)]
+    with contextlib.closing(connection.connect(settings)) as admin:
+        connection.check_topics(admin, read=topics, write=outputs)
+
+    from nlp_worker import models  # noqa: PLC0415
+    from nlp_worker.answering import Answering  # noqa: PLC0415
+    from nlp_worker.executor import Executor  # noqa: PLC0415
+    from nlp_worker.intake import Intake  # noqa: PLC0415
+    from nlp_worker.loop import Limits, Worker  # noqa: PLC0415
+
+    tasks = models.load(settings)
+    models.warm_up(task for served in tasks.values() for task in served.values())
+
+    def read_limits() -> dict[str, int]:
+        with contextlib.closing(connection.connect(settings)) as admin:
+            return connection.max_message_bytes(admin, outputs)
+
+    with contextlib.ExitStack() as parts:
+        executor = Executor()
+        parts.callback(executor.close)
+        publisher = Publisher(settings, read_limits)
+        parts.callback(publisher.close)
+        # Closed first: its partitions go to the others of the group while the rest is taken down.
+        consumer = Consumer(settings, topics)
+        parts.callback(consumer.close)
+        yield Worker(
+            consumer,
+            publisher,
+            executor,
+            Intake(topics, tasks, time),
+            Answering(settings.topic_prefix, worker_id, publisher.fits),
+            limits=Limits(
+                records=settings.poll_records,
+                device_seconds=settings.poll_seconds,
+                padded_tokens=settings.batch_tokens,
+            ),
+        )
+
+
+def _obey_signals(worker: Worker) -> None:
+    """Drain at the first SIGTERM or SIGINT, leave at the second."""
+    stopping = False
+
+    def obey(number: int, frame: FrameType | None) -> None:
+        del frame
+        nonlocal stopping
+        if stopping:
+            _leave(128 + number)
+        stopping = True
+        worker.stop()
+
+    signal.signal(signal.SIGTERM, obey)
+    signal.signal(signal.SIGINT, obey)
+
+
+def _exit(error: FatalError) -> NoReturn:
+    click.echo(f"nlp-worker: {error}", err=True)
+    _leave(error.exit_code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now, whatever its threads do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@main.command()
+@click.option("--port", default=9092, show_default=True, help="Of 127.0.0.1; 0 takes a free one.")
+@click.option("--topic", "topics", multiple=True, metavar="NAME[:PARTITIONS]", help="Created at start. May repeat.")
+def broker(port: int, topics: tuple[str, ...]) -> None:
+    """Start the embedded development broker: in memory, on loopback, gone when it stops."""
+    from nlp_worker.broker import EmbeddedBroker  # noqa: PLC0415 - the other commands do without
+
+    worker_logging.configure(level="info", log_format="auto")
+    try:
+        EmbeddedBroker(port=port, topics=dict(map(_topic, topics))).run()
+    except OSError as error:
+        _exit(SettingsError(f"port {port} of 127.0.0.1 cannot be used: {error.strerror}"))
+
+
+def _topic(text: str) -> tuple[str, int]:
+    name, _, partitions = text.partition(":")
+    if partitions and not (partitions.isdigit() and int(partitions)):
+        _exit(SettingsError(f"--topic {text}: {partitions!r} is no number of partitions"))
+    return name, int(partitions or 1)

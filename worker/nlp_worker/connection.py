@@ -1,0 +1,169 @@
+"""What all our Kafka clients share: their settings, the check at start, and why the broker cannot be reached."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import errors as kafka_errors
+from nlp_worker.errors import BrokerError, SettingsError, TopicError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from types import TracebackType
+
+    from nlp_worker.settings import Settings
+
+#: Milliseconds. Two tries of a broker that is just starting; the client's own 30 s keep an operator waiting for a typo.
+BOOTSTRAP_TIMEOUT_MS: Final = 10_000
+
+#: Bytes of one batch of records, as Kafka's own `message.max.bytes`.
+DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588
+
+#: Lines of the client's log that are searched for a cause.
+KEPT_LINES: Final = 50
+
+#: What the lines of kafka-python say of each cause, the telling ones first, and what the operator should look at.
+CAUSES: Final = (
+    ("certificate", "its TLS certificate is not accepted: see kafka.ssl_cafile and kafka.ssl_check_hostname"),
+    ("unsupportedsaslmechanism", "it does not offer the mechanism of kafka.sasl_mechanism"),
+    ("authenticationfailed", "it refused the user or the password of kafka.sasl_plain_username"),
+    ("ssl", "the TLS handshake failed: see kafka.security_protocol, the port may be one without TLS"),
+    ("refused", "nothing listens there: see bootstrap_servers"),
+    ("name or service not known", "the host name is unknown: see bootstrap_servers"),
+    ("dns", "the host name is unknown: see bootstrap_servers"),
+    ("getaddrinfo", "the host name is unknown: see bootstrap_servers"),
+    ("disconnected", "it closed the connection: see kafka.security_protocol and the user's password"),
+    ("connection lost", "it closed the connection: see kafka.security_protocol and the user's password"),
+)
+
+
+def client_settings(
+    settings: Settings, client: Any, own: Mapping[str, Any], extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Merge the operator's settings of a client with the worker's own, in the types that the client expects.
+
+    Raises:
+        SettingsError: the client has no setting of that name.
+    """
+    known: Mapping[str, Any] = client.DEFAULT_CONFIG
+    merged: dict[str, Any] = {"bootstrap_servers": settings.bootstrap_servers.split(","), **own}
+    for name, value in {**settings.kafka.common, **extra}.items():
+        if name in known:
+            merged[name] = _typed(name, value, known[name])
+        elif name in extra or not _known_anywhere(name):
+            raise SettingsError(f"kafka: {client.__name__} has no setting {name!r}")
+    return merged
+
+
+def _known_anywhere(name: str) -> bool:
+    return any(name in client.DEFAULT_CONFIG for client in (KafkaConsumer, KafkaProducer, KafkaAdminClient))
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """Read text from the environment as the type of the client's default."""
+    if not isinstance(value, str) or isinstance(default, str) or default is None:
+        return value
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[value.lower()]
+        return type(default)(value) if isinstance(default, (int, float)) else value
+    except (ValueError, KeyError):
+        raise SettingsError(f"kafka.{name}: {value!r} is not a {type(default).__name__}") from None
+
+
+class _ClientLog(logging.Handler):
+    """Keeps the last lines of the client's log: it raises only "unable to bootstrap", and logs why."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def __enter__(self) -> Self:
+        logging.getLogger("kafka").addHandler(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        logging.getLogger("kafka").removeHandler(self)
+
+    def cause(self) -> str:
+        for sign, meaning in CAUSES:
+            if any(sign in line.lower() for line in self.lines):
+                return meaning
+        return f"its last word was: {self.lines[-1]}" if self.lines else "it did not answer in time"
+
+
+def connect(settings: Settings) -> KafkaAdminClient:
+    """Return an admin client that has reached the broker.
+
+    Raises:
+        BrokerError: it cannot be reached, or refused us; the message says why.
+        SettingsError: a setting under [kafka] cannot be used.
+    """
+    own = {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, "client_id": "nlp-worker"}
+    arguments = client_settings(settings, KafkaAdminClient, own, {})
+    with _ClientLog() as client_log:
+        try:
+            return KafkaAdminClient(**arguments)
+        except kafka_errors.KafkaTimeoutError:
+            reason = f"cannot use the broker at {settings.bootstrap_servers}: {client_log.cause()}"
+            raise BrokerError(reason) from None
+        except kafka_errors.KafkaConfigurationError as error:
+            raise SettingsError(f"kafka: {error}") from None
+        except (OSError, ValueError, AssertionError) as error:  # a certificate file that is missing or no certificate
+            raise SettingsError(f"kafka: {error}") from None
+
+
+def check_topics(admin: KafkaAdminClient, *, read: Collection[str], write: Collection[str]) -> None:
+    """See that every topic exists and that we may do what we must.
+
+    Without this a missing topic, or one that may not be read, looks like a topic without records for ever.
+
+    Raises:
+        TopicError: names each topic and what is wrong with it.
+    """
+    described = {topic["name"]: topic for topic in admin.describe_topics(sorted({*read, *write}))}
+    problems = [_problem(described, topic, "READ") for topic in read]
+    problems += [_problem(described, topic, "WRITE") for topic in write]
+    found = [problem for problem in problems if problem]
+    if found:
+        raise TopicError("; ".join(found))
+
+
+def _problem(described: Mapping[str, Any], name: str, operation: str) -> str | None:
+    topic = described.get(name, {"error_code": kafka_errors.UnknownTopicOrPartitionError.errno})
+    error = kafka_errors.for_code(topic["error_code"])
+    if error is kafka_errors.UnknownTopicOrPartitionError:
+        return f"topic {name} does not exist: create it"
+    if error is kafka_errors.TopicAuthorizationFailedError:
+        return f"topic {name} may not be seen: allow {operation} on it"
+    if error is not kafka_errors.NoError:
+        return f"topic {name} cannot be used: {error.__name__}"
+    allowed = topic.get("authorized_operations")
+    # Brokers without authorization name no operations.
+    if isinstance(allowed, list) and allowed and operation not in allowed and "ALL" not in allowed:
+        return f"topic {name} does not allow {operation}: allow it"
+    return None
+
+
+def max_message_bytes(admin: KafkaAdminClient, topics: Collection[str]) -> dict[str, int]:
+    """Return the `max.message.bytes` of each topic, Kafka's default where it may not be read."""
+    limits = dict.fromkeys(topics, DEFAULT_MAX_MESSAGE_BYTES)
+    resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    try:
+        described = admin.describe_configs(resources, config_filter="all")
+    except kafka_errors.KafkaError:
+        return limits
+    for topic, configs in described.get("topic", {}).items():
+        if "max.message.bytes" in configs:
+            limits[topic] = int(configs["max.message.bytes"]["value"])
+    return limits

@@ -1,0 +1,180 @@
+"""Where answers go: kafka-python's idempotent producer, and a new one whenever it failed."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from kafka.partitioner import StickyPartitioner
+from kafka.record.default_records import DefaultRecordBatchBuilder
+
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
+from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings
+from nlp_worker.errors import BrokerError, PublishError, SettingsError, TopicError
+from nlp_worker.poll import LimitChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from nlp_worker.clock import Clock
+    from nlp_worker.poll import Message
+    from nlp_worker.settings import Settings
+
+log = structlog.get_logger()
+
+#: Bytes: a record batch's header, as Kafka's message format 2 has it.
+BATCH_OVERHEAD: Final = 61
+
+#: Bytes. Kafka's largest request; the topics' own limits are what counts, and those are checked before sending.
+MAX_REQUEST_SIZE: Final = 100 * 2**20
+
+#: Milliseconds after which a send that is not acknowledged has failed: five times what a leader's failover takes.
+DELIVERY_TIMEOUT_MS: Final = 60_000
+
+#: Seconds above the delivery timeout after which a future is given up: the client leaves some unresolved for ever.
+FUTURE_GRACE: Final = 5.0
+
+#: Seconds for the client's threads to end; past that they are cut off, for with the broker down `close` never ends.
+CLOSE_TIMEOUT: Final = 5.0
+
+#: What every producer of ours is.
+OWN_SETTINGS: Final[Mapping[str, Any]] = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "allow_auto_create_topics": False,
+    "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+    "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
+    # A poll is published as a whole and flushed, so a batch has no reason to wait for more.
+    "linger_ms": 0,
+    "batch_size": 128 * 2**10,
+    "max_request_size": MAX_REQUEST_SIZE,
+    # A broker that comes back is noticed within a second.
+    "reconnect_backoff_max_ms": 1_000,
+}
+
+_NOT_ALLOWED: Final = (
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+)
+
+
+class Publisher:
+    """Sends messages and waits for their acknowledgements.
+
+    Args:
+        settings: For the client.
+        read_limits: Returns the `max.message.bytes` of each topic we write to.
+        clock: For deadlines.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+        SettingsError: a setting under [kafka] or [kafka.producer] cannot be used.
+    """
+
+    def __init__(self, settings: Settings, read_limits: Callable[[], Mapping[str, int]], clock: Clock = time) -> None:
+        self._settings = settings
+        self._read_limits = read_limits
+        self._limits = dict(read_limits())
+        self._clock = clock
+        own = {**OWN_SETTINGS, "partitioner": StickyPartitioner()}
+        self._arguments = client_settings(settings, KafkaProducer, own, settings.kafka.producer)
+        # A batch above a topic's limit is refused whole, and split only then.
+        self._arguments["batch_size"] = min(self._arguments["batch_size"], *self._limits.values())
+        self._client = self._connect()
+
+    def _connect(self) -> KafkaProducer:
+        try:
+            return KafkaProducer(**self._arguments)
+        except kafka_errors.KafkaTimeoutError as error:
+            raise BrokerError(f"cannot reach the broker at {self._settings.bootstrap_servers}: {error}") from None
+        except (kafka_errors.KafkaConfigurationError, AssertionError) as error:
+            raise SettingsError(f"kafka.producer: {error}") from None
+
+    def fits(self, message: Message) -> bool:
+        """Whether the message's topic, and the client, accept a message of its size."""
+        limit = min(self._limits[message.topic], self._arguments["max_request_size"])
+        return _size(message) <= int(limit)
+
+    def publish(self, messages: Sequence[Message], timeout: float) -> None:
+        """Send, and return when every message is acknowledged.
+
+        An idempotent producer whose send failed refuses or never resolves every later one, so after any failure it is
+        replaced, and what is not acknowledged is sent again, in order, from the first such message on.
+
+        Raises:
+            LimitChanged: a topic refused a message as too large; `fits` knows its new limit.
+            PublishError: not acknowledged within `timeout` seconds.
+            TopicError: a topic may not be written to.
+        """
+        deadline = self._clock.monotonic() + timeout
+        done = 0
+        while done < len(messages):
+            sent, error = self._try(messages[done:], deadline)
+            done += sent
+            if error is not None:
+                self._recover(error, messages[done:], deadline)
+
+    def _try(self, messages: Sequence[Message], deadline: float) -> tuple[int, Exception | None]:
+        """Send all; return how many were acknowledged before the first that was not, and why that was not."""
+        acknowledged = 0
+        try:
+            futures = [
+                self._client.send(message.topic, value=message.value, key=message.key, headers=message.headers)
+                for message in messages
+            ]
+            # A batch that can never be delivered fails at its delivery timeout; a dead producer leaves it unresolved.
+            longest = self._arguments["delivery_timeout_ms"] / 1000 + FUTURE_GRACE
+            for future in futures:
+                future.get(timeout=max(min(longest, deadline - self._clock.monotonic()), 0))
+                acknowledged += 1
+        except kafka_errors.KafkaError as error:
+            return acknowledged, error
+        return acknowledged, None
+
+    def _recover(self, error: Exception, unsent: Sequence[Message], deadline: float) -> None:
+        log.warning("publish_failed", reason=type(error).__name__, unacknowledged=len(unsent))
+        if isinstance(error, _NOT_ALLOWED):
+            raise TopicError(f"not allowed to write: {error}; allow WRITE on the results and dead-letter topics")
+        if self._clock.monotonic() >= deadline:
+            raise PublishError(f"{len(unsent)} answers were not acknowledged in time: {error}")
+        self._abandon()
+        try:
+            self._client = self._connect()
+        except BrokerError as unreachable:
+            # The loop goes on until the deadline: a broker that restarts is back in seconds.
+            log.warning("broker_unreachable", reason=str(unreachable))
+            return
+        if isinstance(error, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
+            self._lower_limits(unsent)
+            raise LimitChanged(str(error))
+
+    def _lower_limits(self, messages: Sequence[Message]) -> None:
+        before = dict(self._limits)
+        self._limits.update(self._read_limits())
+        if self._limits == before:
+            # The limits may not be read: below the largest message of each topic is the best guess.
+            for topic in {message.topic for message in messages}:
+                largest = max(_size(message) for message in messages if message.topic == topic)
+                self._limits[topic] = min(self._limits[topic], largest - 1)
+
+    def _abandon(self) -> None:
+        """Drop the producer with whatever it still holds: that is sent again by the next one."""
+        try:
+            self._client.close(timeout=0)
+        except kafka_errors.KafkaError:
+            # With the broker down `close` raises and closes nothing.
+            self._client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
+
+    def close(self) -> None:
+        try:
+            self._client.close(timeout=CLOSE_TIMEOUT)
+        except kafka_errors.KafkaError:
+            self._client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
+
+
+def _size(message: Message) -> int:
+    """Bytes of a batch that holds this message alone: what a topic's limit applies to."""
+    record = DefaultRecordBatchBuilder.estimate_size_in_bytes(message.key, message.value, message.headers)
+    return int(record) + BATCH_OVERHEAD

@@ -1,0 +1,260 @@
+"""One frozen Settings object: the only reader of the environment and of the configuration file.
+
+Each setting has one name in three places: the option ``--drain-seconds``, the environment's
+``NLP_WORKER_DRAIN_SECONDS`` and ``drain_seconds`` in the TOML file. The first of these that is given counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from nlp_schemas import DEFAULT_PREFIX, REQUESTS, TaskName
+from nlp_worker.errors import SettingsError
+
+ENVIRONMENT_PREFIX: Final = "NLP_WORKER_"
+
+#: Settings of the client that carry a guarantee, with what breaks when they are changed. They are set by the worker.
+GUARANTEED: Final = {
+    "acks": "an answer would count as published before it is replicated",
+    "allow_auto_create_topics": "a misspelt topic would be created instead of refused",
+    "auto_offset_reset": "requests sent before the first start would be skipped",
+    "enable_auto_commit": "requests would be committed before they are answered",
+    "enable_idempotence": "a lost acknowledgement would leave an answer twice",
+    "group_id": "it is the setting `group`",
+    "group_instance_id": "it is the setting `instance_id`",
+    "isolation_level": "requests of aborted transactions would be answered",
+    "key_deserializer": "an error in it would stop the client for good",
+    "key_serializer": "keys are passed on as they are",
+    "max_poll_records": "it is the setting `poll_records`",
+    "partition_assignment_strategy": "work given up in a rebalance would be lost",
+    "retries": "answers would be dropped while a broker is away",
+    "transactional_id": "it follows from `group` and `instance_id`",
+    "value_deserializer": "an error in it would stop the client for good",
+    "value_serializer": "answers are bytes already",
+    "bootstrap_servers": "it is the setting `bootstrap_servers`",
+}
+
+
+class ModelSpec(NamedTuple):
+    """``[NAME:]TASK=CHECKPOINT[@REVISION]``, taken apart."""
+
+    name: str
+    task: TaskName
+    checkpoint: str
+    """A folder, or a hub id."""
+    revision: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelSpec:
+        """Take a ``--model`` apart.
+
+        Raises:
+            ValueError: it is not of the form, or names no task that is served.
+        """
+        served, equals, checkpoint = text.partition("=")
+        if not (equals and served and checkpoint):
+            raise ValueError(f"{text!r} is not of the form [NAME:]TASK=CHECKPOINT[@REVISION]")
+        name, _, task = served.rpartition(":")
+        revision = None
+        # A folder may have an @ in its name, a hub id may not.
+        if not _is_folder(checkpoint):
+            checkpoint, _, revision = checkpoint.partition("@")
+        path_name = Path(checkpoint).name or Path(checkpoint).resolve().name
+        return cls(name or path_name, _task(task), checkpoint, revision or None)
+
+
+def _is_folder(checkpoint: str) -> bool:
+    return checkpoint.startswith((".", "/", "~")) or Path(checkpoint).is_dir()
+
+
+def _task(name: str) -> TaskName:
+    if name not in REQUESTS:
+        raise ValueError(f"{name!r} is no task that is served: there is {', '.join(REQUESTS)}")
+    return TaskName(name)
+
+
+class KafkaSettings(BaseModel):
+    """kafka-python's own settings, passed on as they are: for both clients, and for one of them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    consumer: dict[str, Any] = {}
+    producer: dict[str, Any] = {}
+
+    @property
+    def common(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _refuse_guaranteed(self) -> KafkaSettings:
+        for name in (*self.common, *self.consumer, *self.producer):
+            if name in GUARANTEED:
+                raise ValueError(f"{name} cannot be set: {GUARANTEED[name]}")
+        return self
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; the description of each is its help."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    bootstrap_servers: Annotated[
+        str, Field(min_length=1, description="Kafka brokers, host:port, separated by commas.")
+    ] = "localhost:9092"
+    model: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(
+            description="A checkpoint to serve: [NAME:]TASK=CHECKPOINT[@REVISION], a folder or a hub id. May repeat."
+        ),
+    ] = ()
+    group: Annotated[str, Field(min_length=1, description="The consumer group that shares the requests.")] = (
+        "nlp-worker"
+    )
+    delivery: Annotated[Literal["at-least-once", "exactly-once"], Field(description="What is promised of answers.")] = (
+        "at-least-once"
+    )
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Field(description="Of the weights and the computation; auto is float32, on which equal answers rest."),
+    ] = "auto"
+    instance_id: Annotated[
+        str | None, Field(min_length=1, description="Makes a static member of the group: a restart is no rebalance.")
+    ] = None
+    topic_prefix: Annotated[
+        str, Field(pattern=r"^[a-zA-Z0-9._-]{1,150}$", description="What the topics' names start with.")
+    ] = DEFAULT_PREFIX
+    drain_seconds: Annotated[
+        float, Field(ge=0, le=3600, description="How long a stopping worker may finish what it has begun.")
+    ] = 20.0
+    poll_records: Annotated[
+        int, Field(ge=1, le=100_000, description="Most records that are answered and committed together.")
+    ] = 1024
+    poll_seconds: Annotated[
+        float, Field(gt=0, le=240, description="Most device seconds of what is answered and committed together.")
+    ] = 5.0
+    batch_tokens: Annotated[
+        int, Field(ge=1, le=10_000_000, description="Most tokens of one padded batch, padding included.")
+    ] = 4096
+    threads: Annotated[
+        int | None, Field(ge=1, le=1024, description="CPU threads of the model; as many as there are cores if not set.")
+    ] = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Field(description="Request texts appear at debug alone.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "console"], Field(description="auto is console on a terminal, else json.")
+    ] = "auto"
+    kafka: KafkaSettings = KafkaSettings()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _split_models(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return json.loads(value) if value.startswith("[") else [part for part in value.split(",") if part]
+
+    @field_validator("delivery")
+    @classmethod
+    def _refuse_exactly_once(cls, value: str) -> str:
+        if value == "exactly-once":
+            raise ValueError("exactly-once needs transactions, which this version does not have: use at-least-once")
+        return value
+
+    @model_validator(mode="after")
+    def _check_models(self) -> Settings:
+        names = [(spec.task, spec.name) for spec in self.models]
+        for task, name in names:
+            if names.count((task, name)) > 1:
+                raise ValueError(f"model: {name!r} is served twice for {task}: name one with NAME:{task}=CHECKPOINT")
+        return self
+
+    @property
+    def models(self) -> list[ModelSpec]:
+        return [ModelSpec.parse(text) for text in self.model]
+
+
+def load_settings(options: dict[str, Any], config: Path | None = None) -> Settings:
+    """Read the settings: options first, then the environment, then the TOML file.
+
+    Raises:
+        SettingsError: one of them cannot be used; the message says which, why, and where it can be set.
+    """
+    file = _read_file(config) if config is not None else {}
+
+    class _WithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings  # a worker reads no file that it was not told of
+            return init_settings, env_settings, InitSettingsSource(settings_cls, file)
+
+    try:
+        return _WithFile(**options)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_describe(problem) for problem in error.errors(include_url=False))) from None
+    except ValueError as error:  # an environment variable that is no JSON where one is needed
+        raise SettingsError(str(error)) from None
+
+
+def unknown_environment() -> list[str]:
+    """Return the environment's names that look like settings and are none.
+
+    Not an error: Kubernetes sets NLP_WORKER_SERVICE_HOST and the like for a service of that name.
+    """
+    names = [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]
+    known = {*Settings.model_fields, "config"}
+    return sorted(name for name in names if name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0] not in known)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"the configuration file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the configuration file {path} is not TOML: {error}") from None
+
+
+def _describe(problem: Any) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    location = [str(part) for part in problem["loc"]]
+    if not location:
+        return str(message)
+    if problem["type"] == "extra_forbidden":
+        return f"{'.'.join(location)} is no setting; see `nlp-worker run --help`"
+    option = "--" + location[0].replace("_", "-")
+    environment = ENVIRONMENT_PREFIX + "__".join(location).upper()
+    return f"{'.'.join(location)}: {message} (option {option}, environment {environment}, or the configuration file)"

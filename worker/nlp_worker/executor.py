@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ class Executor:
         outputs = isolate(rows, lambda part: _forward(task, part))
         outputs = [_request_error(output) if isinstance(output, Exception) else output for output in outputs]
         return BatchRun(outputs, started, self._clock.monotonic() - began)
+
+    def wait(self, futures: Sequence[Future[BatchRun]], seconds: float) -> None:
+        """Return when all are done, or after that many seconds."""
+        concurrent.futures.wait(futures, timeout=seconds)
 
     def close(self) -> None:
         """Let go of the thread: what has not begun is cancelled, what runs is not waited for."""

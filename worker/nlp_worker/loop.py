@@ -6,7 +6,6 @@ which they were started, and committing the oldest finished one is always right:
 
 from __future__ import annotations
 
-import concurrent.futures
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -19,6 +18,7 @@ from nlp_worker.poll import BatchRun, Committed, Entry, LimitChanged, Message, P
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from concurrent.futures import Future
 
     from nlp_worker.answering import Answering
     from nlp_worker.clock import Clock
@@ -77,8 +77,12 @@ class Publisher(Protocol):
 class Executor(Protocol):
     """The device thread."""
 
-    def submit(self, batch: Batch) -> concurrent.futures.Future[BatchRun]:
+    def submit(self, batch: Batch) -> Future[BatchRun]:
         """Run a batch when those before it are done; never raises for a bad row."""
+        ...
+
+    def wait(self, futures: Sequence[Future[BatchRun]], seconds: float) -> None:
+        """Return when all are done, or after that many seconds."""
         ...
 
 
@@ -119,7 +123,6 @@ class Worker:
         self._polls: deque[Poll] = deque()
         self._rates: dict[Task, Rate] = {}
         self._stopping = False
-        self._rebalancing = False
         self._last_long_poll = clock.monotonic()
 
     def stop(self) -> None:
@@ -175,7 +178,6 @@ class Worker:
                 self._land(work)
             self._publish(poll, publish_seconds)
         committed = self._consumer.commit(poll.offsets)
-        self._rebalancing = committed is not Committed.DONE
         if committed is Committed.LOST:
             log.warning("commit_lost", records=len(poll.entries))
         elif committed is Committed.DONE:
@@ -229,6 +231,11 @@ class Worker:
                 )  # fmt: skip - one event, not ten lines
 
     @property
+    def _rebalancing(self) -> bool:
+        """Whether a commit was put off: the group waits for this member to poll, and no new work is taken."""
+        return bool(self._polls and self._polls[0].published)
+
+    @property
     def _full(self) -> bool:
         return len(self._polls) >= POLLS_IN_FLIGHT or self._rebalancing
 
@@ -262,7 +269,7 @@ class Worker:
         """Wait for the oldest poll; return whether it is finished."""
         if not self._polls:
             return False
-        concurrent.futures.wait([work.future for work in self._polls[0].work], timeout=seconds)
+        self._executor.wait([work.future for work in self._polls[0].work], seconds)
         return self._polls[0].done
 
     def _disown(self) -> None:

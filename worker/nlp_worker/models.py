@@ -49,6 +49,8 @@ def load(settings: Settings) -> dict[TaskName, dict[str, Task]]:
     Raises:
         CheckpointError: one cannot be loaded; the message says which, and why.
     """
+    # Its progress bars would stand between the log's lines.
+    transformers.utils.logging.disable_progress_bar()
     device = _device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -1,0 +1,43 @@
+# make install | demo | test | lint | bench | kafka. The first three work as the first command in a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+JARS := .kafka/libs/.collected
+
+.PHONY: install demo test lint bench kafka clean
+
+install: $(INSTALLED)
+
+# Made anew when a dependency changes. The stamp is last, so an installation that was cut off is begun again.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nlp-worker needs Python 3.11 or newer: set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[inference,dev]'
+	touch $@
+
+# MODELS=hub answers with a checkpoint from the hub instead of the miniature one that the demo trains.
+demo: install
+	$(BIN)/nlp-worker demo --models $(or $(MODELS),miniature)
+
+# lint first; then everything, on a real Apache Kafka too where Java and Maven are (REQUIRE_KAFKA=1: or else fail).
+test: lint
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy schemas worker tests benchmarks scripts
+	$(BIN)/lint-imports --no-cache
+
+bench: install
+	$(BIN)/python benchmarks/throughput.py
+
+# The jars of Apache Kafka, as tests/kafka/pom.xml names them.
+kafka: $(JARS)
+
+$(JARS): tests/kafka/pom.xml
+	mvn -q -B -f tests/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs
+	touch $@
+
+clean:
+	rm -rf .venv .kafka .demo build dist *.egg-info

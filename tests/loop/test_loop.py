@@ -1,0 +1,305 @@
+"""The loop on fakes: what is answered, what is committed, and when."""
+
+import pytest
+from fakes import REQUESTS, Bench, FakeConsumer, FakeExecutor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nlp_schemas import DeadLetter, ErrorCode
+from nlp_worker.errors import DeviceLostError, PublishError
+from nlp_worker.loop import LONG_POLL_MS, Limits
+from nlp_worker.poll import Committed, LimitChanged, Partition
+
+P0, P1 = Partition(REQUESTS, 0), Partition(REQUESTS, 1)
+
+
+def test_an_answer_is_published_before_its_request_is_committed() -> None:
+    """At least once: while the device computes, and while publishing fails, nothing is committed."""
+    bench = Bench(at_once=False)
+    bench.kafka.send({"id": "a", "inputs": "x"})
+    bench.worker.run_once()
+    assert bench.kafka.committed[P0] == 0
+    bench.executor.run_next()
+    bench.publisher.failures = [PublishError("broker is away")]
+    with pytest.raises(PublishError):
+        bench.worker.run_once()
+    assert bench.kafka.committed[P0] == 0
+    bench.worker.run_once()
+    assert [answer["id"] for answer in bench.publisher.answers()] == ["a"]
+    assert bench.kafka.committed[P0] == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "code", "stage"),
+    [
+        (b"\xff\xfe", ErrorCode.INVALID_REQUEST, "decode"),
+        (b"{", ErrorCode.INVALID_REQUEST, "decode"),
+        (None, ErrorCode.INVALID_REQUEST, "decode"),
+        ({"inputs": 5}, ErrorCode.INVALID_REQUEST, "decode"),
+        ({"inputs": "x", "model": "other"}, ErrorCode.UNKNOWN_MODEL, "decode"),
+        ({"inputs": "too long"}, ErrorCode.INPUT_TOO_LONG, "preprocess"),
+        ({"inputs": "fail in preprocess"}, ErrorCode.INFERENCE_FAILED, "preprocess"),
+        ({"inputs": "fail in forward"}, ErrorCode.INFERENCE_FAILED, "forward"),
+        ({"inputs": "fail in postprocess"}, ErrorCode.INFERENCE_FAILED, "postprocess"),
+        ({"inputs": "nan"}, ErrorCode.INFERENCE_FAILED, "postprocess"),
+    ],
+)
+def test_one_bad_record_among_a_thousand_costs_one_error_answer_and_one_dead_letter(
+    bad: object, code: ErrorCode, stage: str
+) -> None:
+    """Poison, wherever it fails: its neighbours get their answers, and the dead letter is the original record."""
+    bench = Bench()
+    for number in range(1000):
+        bench.kafka.send(bad if number == 567 else {"id": str(number), "inputs": f"text {number}"})
+    bench.settle()
+    answers = bench.publisher.answers()
+    failed = [answer for answer in answers if answer["status"] == "error"]
+    assert len(answers) == 1000
+    assert [answer["error"]["code"] for answer in failed] == [code]
+    assert failed[0]["source"]["offset"] == 567
+    good = [answer for answer in answers if answer["status"] == "ok"]
+    assert all(answer["outputs"][0]["label"] == f"text {answer['id']}" for answer in good)
+    (letter,) = bench.publisher.dead_letters()
+    original = bench.kafka.logs[P0][567]
+    reason = DeadLetter.from_headers(letter.headers)
+    assert (letter.key, letter.value) == (original.key, original.value)
+    assert (reason.code, reason.stage, reason.offset, reason.partition) == (code, stage, 567, 0)
+    assert bench.kafka.committed[P0] == 1000
+
+
+def test_isolation_costs_a_logarithm() -> None:
+    """One bad row among a thousand costs some twenty more forwards, not a thousand."""
+    bench = Bench()
+    for number in range(1000):
+        bench.kafka.send({"inputs": "fail in forward" if number == 5 else "x"})
+    bench.settle()
+    assert len(bench.task.calls) <= 30
+
+
+def test_answers_leave_in_the_order_of_their_requests() -> None:
+    """Rows are sorted by length for the device; answers are not."""
+    bench = Bench()
+    for number in range(100):
+        bench.kafka.send({"id": str(number), "inputs": "x" * (1 + number * 37 % 90)})
+    bench.settle()
+    assert [answer["id"] for answer in bench.publisher.answers()] == [str(number) for number in range(100)]
+
+
+def test_an_expired_request_is_answered_without_the_device_and_without_a_dead_letter() -> None:
+    """timeout_ms counts from the record's timestamp."""
+    bench = Bench()
+    bench.clock.now = 10.0  # the records are of second 1
+    bench.kafka.send({"inputs": "x", "timeout_ms": 100})
+    bench.settle()
+    (answer,) = bench.publisher.answers()
+    assert answer["error"]["code"] == "deadline_exceeded"
+    assert (bench.task.calls, bench.publisher.dead_letters()) == ([], [])
+
+
+def test_a_result_too_large_for_its_topic_becomes_an_error_answer() -> None:
+    """The limit is checked before sending; the neighbours and the producer do not notice."""
+    bench = Bench()
+    bench.publisher.limit = 600
+    bench.kafka.send({"id": "big", "inputs": "x" * 1000})
+    bench.kafka.send({"id": "small", "inputs": "x"})
+    bench.settle()
+    big, small = bench.publisher.answers()
+    assert (big["error"]["code"], small["status"]) == ("result_too_large", "ok")
+    reason = DeadLetter.from_headers(bench.publisher.dead_letters()[0].headers)
+    assert (reason.stage, reason.value_omitted) == ("publish", "too_large")
+
+
+def test_a_limit_that_shrinks_while_running_costs_an_error_answer_not_the_worker() -> None:
+    """The publisher learns the new limit, and the poll's answers are built again."""
+    bench = Bench()
+    bench.kafka.send({"id": "big", "inputs": "x" * 1000})
+    bench.worker.run_once()
+    bench.publisher.failures = [LimitChanged()]
+    bench.publisher.limit = 600
+    bench.settle()
+    (answer,) = bench.publisher.answers()
+    assert answer["error"]["code"] == "result_too_large"
+    assert bench.kafka.committed[P0] == 1
+
+
+def test_what_was_revoked_is_neither_published_nor_committed() -> None:
+    """Another member owns the partition by now; the offsets of the kept one are committed all the same."""
+    bench = Bench(partitions=2, at_once=False)
+    bench.kafka.send({"id": "kept", "inputs": "x"}, partition=0)
+    bench.kafka.send({"id": "lost", "inputs": "x"}, partition=1)
+    bench.worker.run_once()
+    bench.consumer.take([P1])
+    bench.worker.run_once()
+    bench.executor.run_next()
+    bench.settle()
+    assert [answer["id"] for answer in bench.publisher.answers()] == ["kept"]
+    assert bench.kafka.committed == {P0: 1, P1: 0}
+
+
+def test_a_partition_that_was_lost_and_came_back_is_answered_from_its_committed_offset() -> None:
+    """What was revoked stays revoked on the old poll; the refetched record arrives in a new one, and is answered once."""
+    bench = Bench(at_once=False)
+    bench.kafka.send({"id": "a", "inputs": "x"})
+    bench.worker.run_once()
+    bench.consumer.take([P0])
+    bench.consumer.give([P0])
+    bench.worker.run_once()
+    while bench.executor.queue:
+        bench.executor.run_next()
+    bench.settle()
+    assert [answer["id"] for answer in bench.publisher.answers()] == ["a"]
+    assert bench.kafka.committed[P0] == 1
+
+
+def test_a_commit_during_a_rebalance_is_kept_and_done_after_it() -> None:
+    """No new work meanwhile, a long poll to rejoin, and the answers are not published twice."""
+    bench = Bench()
+    bench.kafka.send({"id": "a", "inputs": "x"})
+    bench.consumer.outcomes = [Committed.LATER, Committed.LATER]
+    bench.worker.run_once()
+    bench.consumer.timeouts.clear()
+    bench.worker.run_once()
+    assert bench.consumer.timeouts == [LONG_POLL_MS]
+    bench.settle()
+    assert [answer["id"] for answer in bench.publisher.answers()] == ["a"]
+    assert bench.kafka.committed[P0] == 1
+
+
+def test_a_commit_that_came_too_late_is_dropped() -> None:
+    """The group moved on: whoever has the partition now answers again."""
+    bench = Bench()
+    bench.kafka.send({"id": "a", "inputs": "x"})
+    bench.consumer.outcomes = [Committed.LOST]
+    bench.settle(2)
+    assert bench.kafka.committed[P0] == 0
+    bench.consumer.take([P0])
+    bench.consumer.give([P0])
+    bench.settle()
+    assert [answer["id"] for answer in bench.publisher.answers()] == ["a", "a"]
+    assert bench.kafka.committed[P0] == 1
+
+
+def test_two_polls_are_in_flight_at_most_and_then_nothing_is_fetched() -> None:
+    """Memory is bounded: the rest waits in Kafka."""
+    bench = Bench(at_once=False, limits=Limits(records=10))
+    for number in range(100):
+        bench.kafka.send({"id": str(number), "inputs": "x"})
+    for _ in range(2):
+        bench.worker.run_once()
+    assert bench.consumer.positions[P0] == 20
+    assert len(bench.executor.queue) == 2
+
+
+def test_a_poll_is_bounded_in_device_seconds_and_one_request_may_exceed_it_alone() -> None:
+    """What does not fit waits; nothing is stuck when a single request is above the bound."""
+    bench = Bench(limits=Limits(device_seconds=0.0))
+    for number in range(3):
+        bench.kafka.send({"id": str(number), "inputs": "x" * 50})
+    bench.settle(8)
+    assert bench.consumer.commits == [{P0: 1}, {P0: 2}, {P0: 3}]
+
+
+def test_drain_finishes_what_is_in_flight_and_gives_up_the_rest_uncommitted() -> None:
+    """Published and committed what the device finished; what waits stays in Kafka for others."""
+    bench = Bench(at_once=False, limits=Limits(records=1))
+    for name in ("a", "b", "c"):
+        bench.kafka.send({"id": name, "inputs": "x"})
+    bench.worker.run_once()
+    bench.executor.at_once = True
+    bench.executor.run_next()
+    bench.worker.drain(20)
+    assert [answer["id"] for answer in bench.publisher.answers()] == ["a"]
+    assert bench.kafka.committed[P0] == 1
+
+
+def test_drain_ends_when_its_time_is_over() -> None:
+    """A device that never finishes costs the drain its seconds, and nothing is committed."""
+    bench = Bench(at_once=False)
+    bench.kafka.send({"id": "a", "inputs": "x"})
+    bench.worker.run_once()
+    bench.worker.drain(0)
+    assert (bench.publisher.messages, bench.kafka.committed[P0]) == ([], 0)
+    assert bench.executor.queue[0][1].cancelled()
+
+
+def test_a_lost_device_ends_the_worker_and_commits_nothing() -> None:
+    """A dead device thread is a dead process."""
+    bench = Bench(at_once=False)
+    bench.kafka.send({"id": "a", "inputs": "x"})
+    bench.worker.run_once()
+    bench.executor.queue[0][1].set_exception(DeviceLostError())
+    with pytest.raises(DeviceLostError):
+        bench.worker.run_once()
+    assert (bench.publisher.messages, bench.kafka.committed[P0]) == ([], 0)
+
+
+def test_a_member_without_partitions_polls_long() -> None:
+    """A member that only polls briefly never joins its group."""
+    bench = Bench()
+    bench.consumer.take([P0])
+    bench.settle(3)
+    assert bench.consumer.timeouts == [LONG_POLL_MS] * 3
+
+
+STEPS = st.lists(st.sampled_from(["step", "device", "revoke", "give", "later", "lost", "crash", "send"]), max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_no_interleaving_of_rebalances_crashes_and_commits_loses_a_request(steps: list[str]) -> None:
+    """Whatever happens in whatever order: every request is answered, and nothing is committed before its answer."""
+    bench = Bench(partitions=2, at_once=False, limits=Limits(records=3))
+    sent = 0
+    for step in ["send", "send", "send", *steps]:
+        if step == "send":
+            for _ in range(3):
+                bench.kafka.send({"id": str(sent), "inputs": "x" * (sent % 5 + 1)}, partition=sent % 2)
+                sent += 1
+        elif step == "step":
+            bench.worker.run_once()
+        elif step == "device" and bench.executor.queue:
+            bench.executor.run_next()
+        elif step == "revoke" and P1 in bench.consumer.positions:
+            bench.consumer.take([P1])
+        elif step == "give" and P1 not in bench.consumer.positions:
+            bench.consumer.give([P1])
+        elif step in ("later", "lost"):
+            _refuse_commit(bench, step)
+        elif step == "crash":
+            bench.consumer = FakeConsumer(bench.kafka)
+            bench.executor = FakeExecutor(at_once=False)
+            bench.worker = bench.start(bench.consumer, bench.executor)
+        _check_nothing_is_committed_unanswered(bench)
+    _finish(bench)
+    assert {answer["id"] for answer in bench.publisher.answers()} == {str(number) for number in range(sent)}
+
+
+def _refuse_commit(bench: Bench, step: str) -> None:
+    """LATER as it comes; LOST as Kafka has it: the member is out, and its partitions are lost at the next poll."""
+    if step == "later":
+        bench.consumer.outcomes = [Committed.LATER]
+        return
+    partitions = list(bench.consumer.positions)
+    bench.consumer.take(partitions)
+    bench.consumer.give(partitions)
+    bench.consumer.outcomes = [Committed.LOST] * 4
+    bench.worker.run_once()
+    bench.consumer.outcomes = []
+
+
+def _check_nothing_is_committed_unanswered(bench: Bench) -> None:
+    answered = {(a["source"]["partition"], a["source"]["offset"]) for a in bench.publisher.answers()}
+    for partition, committed in bench.kafka.committed.items():
+        assert all((partition.partition, offset) in answered for offset in range(committed))
+
+
+def _finish(bench: Bench) -> None:
+    bench.consumer.outcomes = []
+    bench.consumer.give([p for p in bench.kafka.logs if p not in bench.consumer.positions])
+    bench.executor.at_once = True
+    for _ in range(200):
+        while bench.executor.queue:
+            bench.executor.run_next()
+        bench.worker.run_once()
+        if all(bench.kafka.committed[p] == len(log) for p, log in bench.kafka.logs.items()):
+            return
+    pytest.fail("the worker is stuck")

@@ -1,9 +1,10 @@
 """The loop on fakes: what is answered, what is committed, and when."""
 
 import pytest
-from fakes import REQUESTS, Bench, FakeConsumer, FakeExecutor
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fakes import REQUESTS, Bench, FakeConsumer, FakeExecutor
 from nlp_schemas import DeadLetter, ErrorCode
 from nlp_worker.errors import DeviceLostError, PublishError
 from nlp_worker.loop import LONG_POLL_MS, Limits
@@ -136,7 +137,7 @@ def test_what_was_revoked_is_neither_published_nor_committed() -> None:
 
 
 def test_a_partition_that_was_lost_and_came_back_is_answered_from_its_committed_offset() -> None:
-    """What was revoked stays revoked on the old poll; the refetched record arrives in a new one, and is answered once."""
+    """What was revoked stays revoked; the refetched record arrives in a new poll, and is answered once."""
     bench = Bench(at_once=False)
     bench.kafka.send({"id": "a", "inputs": "x"})
     bench.worker.run_once()

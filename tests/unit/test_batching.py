@@ -1,0 +1,80 @@
+"""Planning and isolation: pure functions, for any input."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import FakeTask
+from nlp_worker.batching import Batch, Rate, plan
+from nlp_worker.errors import DeviceLostError
+from nlp_worker.isolation import isolate
+from nlp_worker.poll import Row
+
+LENGTHS = st.lists(st.integers(1, 600), max_size=300)
+
+
+def rows(lengths: list[int]) -> list[Row]:
+    return [Row({"input_ids": [0] * length}) for length in lengths]
+
+
+@given(LENGTHS, st.integers(1, 5000))
+def test_every_row_is_planned_once_and_no_batch_is_above_the_budget(lengths: list[int], budget: int) -> None:
+    """A row that is above the budget alone is a batch alone, so no budget makes the worker stand still."""
+    given_rows = rows(lengths)
+    batches = plan(FakeTask(), given_rows, budget=budget)
+    assert Counter(id(row) for batch in batches for row in batch.rows) == Counter(map(id, given_rows))
+    assert all(batch.padded_tokens <= budget or len(batch.rows) == 1 for batch in batches)
+
+
+def test_sorting_pads_little_of_natural_lengths() -> None:
+    """1,024 log-normal lengths (seed 0): sorted batches waste less than a fifth, batches in arrival order over half."""
+    draw = random.Random(0)  # noqa: S311 - lengths, not a secret
+    given_rows = rows([min(512, max(1, int(draw.lognormvariate(3.9, 0.8)))) for _ in range(1024)])
+    tokens = sum(row.length for row in given_rows)
+    batches = plan(FakeTask(), given_rows, budget=4096)
+    fifo = [Batch(FakeTask(), given_rows[start : start + 32]) for start in range(0, 1024, 32)]
+    assert sum(batch.padded_tokens for batch in batches) < 1.2 * tokens
+    assert sum(batch.padded_tokens for batch in fifo) > 2 * tokens
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=200))
+def test_exactly_the_bad_items_fail(bad: list[bool]) -> None:
+    """Whatever their number and place, the others get their outputs."""
+
+    def call(items: object) -> list[int]:
+        numbers = [number for number in items if isinstance(number, int)] if isinstance(items, list) else []
+        if any(bad[number] for number in numbers):
+            raise ValueError
+        return numbers
+
+    outputs = isolate(list(range(len(bad))), call)
+    assert [isinstance(output, ValueError) for output in outputs] == bad
+    assert all(output == number for number, output in enumerate(outputs) if not bad[number])
+
+
+def test_a_wrong_number_of_outputs_is_a_failure_and_not_a_shift() -> None:
+    """One output too few would give every later request its neighbour's answer."""
+    assert all(isinstance(output, ValueError) for output in isolate([1, 2, 3], lambda items: items[1:]))
+
+
+def test_what_is_fatal_is_not_isolated() -> None:
+    """After a lost device every half fails too."""
+
+    def call(_: object) -> list[int]:
+        raise DeviceLostError
+
+    with pytest.raises(DeviceLostError):
+        isolate([1, 2, 3], call)
+
+
+def test_the_rate_is_that_of_the_batches_that_ran() -> None:
+    """The first batch replaces the guess; later ones move it."""
+    rate = Rate()
+    rate.learn(1000, 2.0)
+    assert rate.seconds_per_token == pytest.approx(0.002)
+    for _ in range(50):
+        rate.learn(1000, 4.0)
+    assert rate.seconds_per_token == pytest.approx(0.004, rel=1e-3)

@@ -2,9 +2,14 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
+
+from apache_kafka import RunningKafka, apache_kafka, why_not
+from nlp_worker.broker import EmbeddedBroker
 
 # Before any Hugging Face library is imported: a test that reached for the hub would be a test of the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,3 +20,36 @@ for name in [name for name in os.environ if name.startswith("NLP_WORKER_")]:
 @pytest.fixture(autouse=True)
 def quiet_log() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+@pytest.fixture(scope="session")
+def embedded_kafka() -> Iterator[RunningKafka]:
+    """The embedded development broker, in this process."""
+    with EmbeddedBroker() as broker:
+        yield RunningKafka(broker.bootstrap_servers)
+
+
+@pytest.fixture(scope="session")
+def real_kafka() -> Iterator[RunningKafka]:
+    """A real Apache Kafka; where there can be none the test is skipped, or fails with REQUIRE_KAFKA=1."""
+    if "KAFKA_BOOTSTRAP" not in os.environ and (reason := why_not()) is not None:
+        if os.environ.get("REQUIRE_KAFKA") == "1":
+            pytest.fail(f"no Apache Kafka: {reason}")
+        pytest.skip(f"no Apache Kafka: {reason}")
+    with apache_kafka() as broker:
+        yield broker
+
+
+@pytest.fixture(params=["embedded", pytest.param("apache", marks=pytest.mark.kafka)])
+def kafka_broker(request: pytest.FixtureRequest) -> RunningKafka:
+    """Both brokers, one after the other: the same test runs on each."""
+    broker: RunningKafka = request.getfixturevalue("embedded_kafka" if request.param == "embedded" else "real_kafka")
+    return broker
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random DistilBERT of three labels, for tests of everything around the model."""
+    from checkpoints import build_sequence_classifier  # noqa: PLC0415 - imports torch, which most tests do without
+
+    return build_sequence_classifier("distilbert", tmp_path_factory.mktemp("tiny"))

@@ -75,7 +75,8 @@ def assert_equal(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], *, ra
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("parameters", [{}, {"top_k": 2}, {"top_k": None}, {"top_k": None, "function_to_apply": "sigmoid"},
+@pytest.mark.parametrize("parameters", [{}, {"top_k": 2}, {"top_k": None},
+                                        {"top_k": None, "function_to_apply": "sigmoid"},
                                         {"top_k": None, "function_to_apply": "none"}], ids=str)  # fmt: skip
 def test_a_batch_of_mixed_lengths_gives_each_text_the_pipelines_answer_alone(
     built: Callable[..., tuple[Path, Task]], family: str, parameters: dict[str, Any]

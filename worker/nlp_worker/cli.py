@@ -195,3 +195,15 @@ def _topic(text: str) -> tuple[str, int]:
     if partitions and not (partitions.isdigit() and int(partitions)):
         _exit(SettingsError(f"--topic {text}: {partitions!r} is no number of partitions"))
     return name, int(partitions or 1)
+
+
+@main.command()
+@click.option("--models", type=click.Choice(["miniature", "hub"]), default="miniature", show_default=True,
+              help="A miniature that is trained on first use, or the hub's DistilBERT SST-2.")  # fmt: skip
+@click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True,
+              help="Where the miniature and the workers' logs are kept.")  # fmt: skip
+def demo(models: str, folder: Path) -> None:
+    """Watch two workers answer a stream of real sentences through a broker, and one of them die."""
+    from nlp_worker.demo.run import run_demo  # noqa: PLC0415 - the other commands do without
+
+    _leave(0 if run_demo(models, folder) else 1)

@@ -1,0 +1,124 @@
+"""Workers as processes, and an independent client (librdkafka) that talks to them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Self
+
+from confluent_kafka import Consumer, Producer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from apache_kafka import RunningKafka
+
+TASK = "text-classification"
+
+#: Seconds. A worker imports torch in 5 on an idle machine; the limit only ends a test that would never end.
+PATIENCE = 90.0
+
+
+class Topics:
+    """One set of topics of a broker, with a producer and a reader that share no code with the worker."""
+
+    def __init__(self, broker: RunningKafka, partitions: int = 4, **configs: object) -> None:
+        self.prefix = f"test-{uuid.uuid4().hex[:8]}"
+        self.servers = broker.bootstrap_servers
+        for kind in ("requests", "results", "dead-letter"):
+            broker.create_topic(self.name(kind), partitions, **configs)
+        self._producer = Producer({"bootstrap.servers": self.servers, "message.max.bytes": 20_000_000})
+        self._reader = Consumer(
+            {"bootstrap.servers": self.servers, "group.id": f"{self.prefix}-reader", "auto.offset.reset": "earliest"}
+        )
+        self._reader.subscribe([self.name("results"), self.name("dead-letter")])
+        self.answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.dead_letters: list[Any] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._reader.close()
+        self._producer.flush(10)
+
+    def name(self, kind: str) -> str:
+        return f"{self.prefix}.{TASK}.{kind}"
+
+    def send(self, values: Iterable[object], **options: Any) -> None:
+        """Send each value, anything but bytes and None as JSON, and wait for the acknowledgements."""
+        for number, value in enumerate(values):
+            content = value if isinstance(value, bytes) or value is None else json.dumps(value).encode()
+            self._producer.produce(self.name("requests"), content, **{"key": str(number).encode()} | options)
+            self._producer.poll(0)
+        assert self._producer.flush(30) == 0
+
+    def read_until(self, reached: Callable[[], bool], *workers: WorkerProcess) -> None:
+        """Read answers and dead letters until it is so; the workers that are named must live meanwhile."""
+        deadline = time.monotonic() + PATIENCE
+        while not reached():
+            for worker in workers:
+                assert worker.process.poll() is None, worker.log()[-2000:]
+            assert time.monotonic() < deadline, f"{len(self.answers)} answers, {len(self.dead_letters)} dead letters"
+            for message in self._reader.consume(500, timeout=0.2):
+                assert message.error() is None
+                if message.topic() == self.name("results"):
+                    answer = json.loads(message.value())
+                    self.answers[answer["id"]].append(answer)
+                else:
+                    self.dead_letters.append(message)
+
+
+class WorkerProcess:
+    """`nlp-worker run`, with its log kept."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, topics: Topics, checkpoint: Path, folder: Path, *arguments: str, **environment: str) -> None:
+        self._log = folder / f"worker-{next(self._numbers)}.log"
+        command = [
+            sys.executable,
+            "-m",
+            "nlp_worker",
+            "run",
+            "--bootstrap-servers",
+            topics.servers,
+            "--topic-prefix",
+            topics.prefix,
+            "--group",
+            topics.prefix,
+            "--threads",
+            "1",
+            "--model",
+            f"tiny:{TASK}={checkpoint}",
+            *arguments,
+        ]  # fmt: skip - a command line
+        # A killed member's partitions are given to others after Kafka's shortest session.
+        session = {"NLP_WORKER_KAFKA__CONSUMER__SESSION_TIMEOUT_MS": "6000",
+                   "NLP_WORKER_KAFKA__CONSUMER__HEARTBEAT_INTERVAL_MS": "1000"}  # fmt: skip
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(command, stderr=log, env=os.environ | session | environment)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = [line for line in self._log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+        return [event for event in map(json.loads, lines) if event["event"] == name]
+
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def end(self, *, timeout: float = PATIENCE) -> int:
+        return self.process.wait(timeout)

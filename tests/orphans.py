@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: The file of a folder that has the child's process id. The child must have the folder's path in its command line.
 PID: Final = "pid"
 
-#: Seconds for a killed child to be gone. It stays in the list of processes where nobody reaps it, as in some containers.
+#: Seconds for a killed child to be gone; where nobody reaps it, as in some containers, it stays in the list for ever.
 GONE_SECONDS: Final = 2.0
 
 

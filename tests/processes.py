@@ -114,7 +114,8 @@ class WorkerProcess:
         self.process.wait()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        lines = [line for line in self._log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+        # The last line may be half written.
+        lines = [line for line in self.log().splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     def log(self) -> str:

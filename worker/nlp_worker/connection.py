@@ -6,10 +6,10 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from kafka.admin import ConfigResource, ConfigResourceType
-
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType
+
 from nlp_worker.errors import BrokerError, SettingsError, TopicError
 
 if TYPE_CHECKING:

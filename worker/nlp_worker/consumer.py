@@ -7,10 +7,10 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+
 from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings
 from nlp_worker.errors import BrokerError, FencedError, SettingsError, TopicError
 from nlp_worker.poll import Committed, Partition

@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
 from kafka.partitioner import StickyPartitioner
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from kafka import KafkaProducer
-from kafka import errors as kafka_errors
 from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings
 from nlp_worker.errors import BrokerError, PublishError, SettingsError, TopicError
 from nlp_worker.poll import LimitChanged

@@ -6,15 +6,16 @@ import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Final
 
+from kafka import KafkaAdminClient
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from kafka import KafkaAdminClient
 from nlp_schemas import dead_letter_topic, requests_topic, results_topic
 from nlp_worker.broker import EmbeddedBroker
 from nlp_worker.demo.sentences import load_sentences
 from nlp_worker.demo.traffic import TASK, Traffic, lag
+from nlp_worker.demo.train import ensure_demo_checkpoint
 from nlp_worker.demo.workers import SESSION_TIMEOUT, WorkerView, start_worker
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ HUB_MODEL: Final = "sst2:text-classification=distilbert/distilbert-base-uncased-
 
 def run_demo(models: str, folder: Path) -> bool:
     """Run it all; return whether every request got its answer."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     folder.mkdir(parents=True, exist_ok=True)
     count, rate = HUB if models == "hub" else MINIATURE
     model = HUB_MODEL if models == "hub" else _miniature(folder, console)
@@ -75,8 +76,6 @@ def run_demo(models: str, folder: Path) -> bool:
 
 
 def _miniature(folder: Path, console: Console) -> str:
-    from nlp_worker.demo.train import ensure_demo_checkpoint  # noqa: PLC0415 - torch, for this alone
-
     checkpoint, accuracy, cached = ensure_demo_checkpoint(folder)
     how = "cached" if cached else "trained just now"
     console.print(f"miniature model ({how}): {accuracy:.1%} of held-out sentences as the lexicon labels them")
@@ -124,7 +123,7 @@ class _Show:
 
     def _line(self) -> str:
         parts = [
-            f"worker {number} {worker.state}: {len(worker.partitions)} partitions, {rate:.0f}/s, {_padding(worker)} padding"
+            f"worker {number} {worker.state}: {len(worker.partitions)} partitions, {rate:.0f}/s, pad {_padding(worker)}"
             for number, (worker, rate) in enumerate(zip(self._workers, self._rates(), strict=True), 1)
         ]
         return " | ".join([self._totals(), *parts])

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+
 from nlp_schemas import RESULT, TaskName, TextClassificationResult, requests_topic, results_topic
 
 if TYPE_CHECKING:

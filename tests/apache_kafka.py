@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -21,6 +21,7 @@ from kafka.errors import KafkaError
 from orphans import PID, owned
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -105,14 +106,21 @@ share.coordinator.state.topic.min.isr=1
 """
 
 
-def create_topic(bootstrap_servers: str, name: str, partitions: int = 1, **configs: object) -> None:
-    """Create a topic; underscores in the names of ``configs`` stand for dots."""
+def create_topic(client: Mapping[str, Any], name: str, partitions: int = 1, **configs: object) -> None:
+    """Create a topic; underscores in the names of ``configs`` stand for dots.
+
+    Args:
+        client: Settings of kafka-python's, the broker's address among them.
+        name: Its name.
+        partitions: How many it gets.
+        configs: Its own settings.
+    """
     topic = {
         "num_partitions": partitions,
         "replication_factor": 1,
         "configs": {key.replace("_", "."): str(value) for key, value in configs.items()},
     }
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=bootstrap_servers)) as admin:
+    with contextlib.closing(KafkaAdminClient(**client)) as admin:
         admin.create_topics({name: topic})
         admin.wait_for_topics([name])
 
@@ -123,8 +131,13 @@ class RunningKafka:
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
 
+    @property
+    def client(self) -> dict[str, Any]:
+        """What kafka-python needs to administer it."""
+        return {"bootstrap_servers": self.bootstrap_servers}
+
     def create_topic(self, name: str, partitions: int = 1, **configs: object) -> None:
-        create_topic(self.bootstrap_servers, name, partitions, **configs)
+        create_topic(self.client, name, partitions, **configs)
 
 
 class ApacheKafka(RunningKafka):
@@ -217,21 +230,25 @@ class ApacheKafka(RunningKafka):
         With the tool, which takes half a second: files of our own would leave the features of the cluster, such as
         transactions, at version 0.
         """
-        self._properties.write_text(
-            PROPERTIES.format(port=self._port, controller=self._controller_port, data=self._folder / "data"),
-            encoding="utf-8",
-        )
-        command = _java("kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config", self._properties)
+        self._properties.write_text(self._server_properties(), encoding="utf-8")
+        options = ["--cluster-id", CLUSTER_ID, "--config", self._properties, *self._format_options()]
+        command = _java("kafka.tools.StorageTool", "format", *options)
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=START_SECONDS)
         if done.returncode:
             raise RuntimeError(f"Apache Kafka's log directory cannot be formatted:\n{done.stdout}{done.stderr}")
+
+    def _server_properties(self) -> str:
+        return PROPERTIES.format(port=self._port, controller=self._controller_port, data=self._folder / "data")
+
+    def _format_options(self) -> list[str]:
+        return []
 
     def _answers(self) -> bool:
         try:
             # First without the client, which logs an error for each connection that is refused.
             socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
             with contextlib.closing(
-                KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, bootstrap_timeout_ms=ANSWER_MS)
+                KafkaAdminClient(**self.client, bootstrap_timeout_ms=ANSWER_MS)
             ) as admin:
                 return bool(admin.describe_cluster()["brokers"])
         except (OSError, KafkaError):

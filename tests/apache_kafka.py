@@ -194,12 +194,19 @@ class ApacheKafka(RunningKafka):
                 start_new_session=True,
             )
         (self._folder / PID).write_text(str(self._process.pid), encoding="ascii")
+        try:
+            self._wait_until_it_answers(self._process)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Apache Kafka does not answer after {START_SECONDS:.0f} s:\n{self._log_tail()}")
             with contextlib.suppress(subprocess.TimeoutExpired):
-                code = self._process.wait(LOOK_SECONDS)
+                code = process.wait(LOOK_SECONDS)
                 raise RuntimeError(f"Apache Kafka ended with {code} before it answered:\n{self._log_tail()}")
 
     def stop(self) -> None:
@@ -231,7 +238,7 @@ class ApacheKafka(RunningKafka):
         transactions, at version 0.
         """
         self._properties.write_text(self._server_properties(), encoding="utf-8")
-        options = ["--cluster-id", CLUSTER_ID, "--config", self._properties, *self._format_options()]
+        options: list[str | Path] = ["--cluster-id", CLUSTER_ID, "--config", self._properties, *self._format_options()]
         command = _java("kafka.tools.StorageTool", "format", *options)
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=START_SECONDS)
         if done.returncode:
@@ -247,9 +254,7 @@ class ApacheKafka(RunningKafka):
         try:
             # First without the client, which logs an error for each connection that is refused.
             socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
-            with contextlib.closing(
-                KafkaAdminClient(**self.client, bootstrap_timeout_ms=ANSWER_MS)
-            ) as admin:
+            with contextlib.closing(KafkaAdminClient(**self.client, bootstrap_timeout_ms=ANSWER_MS)) as admin:
                 return bool(admin.describe_cluster()["brokers"])
         except (OSError, KafkaError):
             return False

@@ -165,6 +165,18 @@ def test_a_checkpoint_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
             load(load_settings({"model": (f"text-classification={folder}",), "device": "cpu"}))
 
 
+def test_a_checkpoint_without_the_tasks_head_is_refused(
+    built: Callable[..., tuple[Path, Task]], tmp_path: Path
+) -> None:
+    """Transformers would give it a head of random numbers, and every answer would be noise."""
+    folder, _ = built("bert")
+    single = pipeline("text-classification", model=str(folder), dtype=torch.float32, device="cpu")
+    single.tokenizer.save_pretrained(tmp_path)
+    single.model.bert.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no weights for classifier"):
+        load(load_settings({"model": (f"text-classification={tmp_path}",), "device": "cpu"}))
+
+
 def test_warm_up_runs(built: Callable[..., tuple[Path, Task]]) -> None:
     """The rows that it makes are rows that the model accepts."""
     warm_up(built(family)[1] for family in FAMILIES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections import deque
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
@@ -24,21 +26,28 @@ BOOTSTRAP_TIMEOUT_MS: Final = 10_000
 #: Bytes of one batch of records, as Kafka's own `message.max.bytes`.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588
 
-#: Lines of the client's log that are searched for a cause.
-KEPT_LINES: Final = 50
+#: Settings that name a file; kafka-python reads them at each attempt to connect and logs an error without the name.
+FILE_SETTINGS: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
 
-#: What the lines of kafka-python say of each cause, the telling ones first, and what the operator should look at.
+#: What lines of kafka-python's log say (regular expressions), the telling ones first, and where the operator looks.
 CAUSES: Final = (
-    ("certificate", "its TLS certificate is not accepted: see kafka.ssl_cafile and kafka.ssl_check_hostname"),
-    ("unsupportedsaslmechanism", "it does not offer the mechanism of kafka.sasl_mechanism"),
-    ("authenticationfailed", "it refused the user or the password of kafka.sasl_plain_username"),
-    ("ssl", "the TLS handshake failed: see kafka.security_protocol, the port may be one without TLS"),
+    ("certificate", "a TLS certificate is not accepted: see kafka.ssl_cafile, ssl_check_hostname and ssl_certfile"),
+    ("UnsupportedSaslMechanism", "it does not offer the mechanism of kafka.sasl_mechanism"),
+    ("SaslAuthenticationFailed", "it refused the user or the password: see kafka.sasl_plain_username and _password"),
+    ("Handshake failed", "the TLS handshake failed: see kafka.security_protocol, the port may be one without TLS"),
     ("refused", "nothing listens there: see bootstrap_servers"),
-    ("name or service not known", "the host name is unknown: see bootstrap_servers"),
-    ("dns", "the host name is unknown: see bootstrap_servers"),
-    ("getaddrinfo", "the host name is unknown: see bootstrap_servers"),
-    ("disconnected", "it closed the connection: see kafka.security_protocol and the user's password"),
-    ("connection lost", "it closed the connection: see kafka.security_protocol and the user's password"),
+    ("Name or service not known|DNS|getaddrinfo", "the host name is unknown: see bootstrap_servers"),
+    # It told its version and closed. kafka-python drops an answer that arrives together with the end of the
+    # connection, so why a login failed often cannot be known.
+    (
+        r"broker_version=\(.*Connection lost: .*socket disconnected",
+        "it closed the connection at the login: see kafka.security_protocol, kafka.sasl_mechanism, the user and the "
+        "password",
+    ),
+    (
+        "Invalid frame length|disconnected|Connection lost",
+        "it closed the connection: see kafka.security_protocol, the port may be one with TLS",
+    ),
 )
 
 
@@ -48,7 +57,7 @@ def client_settings(
     """Merge the operator's settings of a client with the worker's own, in the types that the client expects.
 
     Raises:
-        SettingsError: the client has no setting of that name.
+        SettingsError: the client has no setting of that name, or a file that is named cannot be read.
     """
     known: Mapping[str, Any] = client.DEFAULT_CONFIG
     merged: dict[str, Any] = {"bootstrap_servers": settings.bootstrap_servers.split(","), **own}
@@ -57,7 +66,17 @@ def client_settings(
             merged[name] = _typed(name, value, known[name])
         elif name in extra or not _known_anywhere(name):
             raise SettingsError(f"kafka: {client.__name__} has no setting {name!r}")
+    _check_files(merged)
     return merged
+
+
+def _check_files(merged: Mapping[str, Any]) -> None:
+    for name in FILE_SETTINGS:
+        if path := merged.get(name):
+            try:
+                Path(path).read_bytes()
+            except OSError as error:
+                raise SettingsError(f"kafka.{name}: {path} cannot be read: {error.strerror}") from None
 
 
 def _known_anywhere(name: str) -> bool:
@@ -77,11 +96,11 @@ def _typed(name: str, value: Any, default: Any) -> Any:
 
 
 class _ClientLog(logging.Handler):
-    """Keeps the last lines of the client's log: it raises only "unable to bootstrap", and logs why."""
+    """Keeps the client's log: it raises only "unable to bootstrap", and logs why."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
@@ -97,7 +116,7 @@ class _ClientLog(logging.Handler):
 
     def cause(self) -> str:
         for sign, meaning in CAUSES:
-            if any(sign in line.lower() for line in self.lines):
+            if any(re.search(sign, line, re.IGNORECASE) for line in self.lines):
                 return meaning
         return f"its last word was: {self.lines[-1]}" if self.lines else "it did not answer in time"
 
@@ -110,17 +129,33 @@ def connect(settings: Settings) -> KafkaAdminClient:
         SettingsError: a setting under [kafka] cannot be used.
     """
     own = {"bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS, "client_id": "nlp-worker"}
-    arguments = client_settings(settings, KafkaAdminClient, own, {})
-    with _ClientLog() as client_log:
+    return open_client(KafkaAdminClient, client_settings(settings, KafkaAdminClient, own, {}), "kafka")
+
+
+def open_client(kind: Any, arguments: Mapping[str, Any], section: str) -> Any:
+    """Return a client of this kind that has reached the broker; `section` is where its settings are.
+
+    Raises:
+        BrokerError: it cannot be reached, or refused us; the message says why.
+        SettingsError: a setting cannot be used.
+    """
+    with _ClientLog() as client_log, contextlib.ExitStack() as undo:
+
+        def network(**configs: Any) -> Any:
+            # A constructor that fails leaves its thread and its sockets open.
+            client = kind.DEFAULT_CONFIG["kafka_client"](**configs)
+            undo.callback(client.close)
+            return client
+
         try:
-            return KafkaAdminClient(**arguments)
+            client = kind(**arguments, kafka_client=network)
         except kafka_errors.KafkaTimeoutError:
-            reason = f"cannot use the broker at {settings.bootstrap_servers}: {client_log.cause()}"
-            raise BrokerError(reason) from None
-        except kafka_errors.KafkaConfigurationError as error:
-            raise SettingsError(f"kafka: {error}") from None
-        except (OSError, ValueError, AssertionError) as error:  # a certificate file that is missing or no certificate
-            raise SettingsError(f"kafka: {error}") from None
+            servers = ",".join(arguments["bootstrap_servers"])
+            raise BrokerError(f"cannot use the broker at {servers}: {client_log.cause()}") from None
+        except (kafka_errors.KafkaConfigurationError, OSError, ValueError, AssertionError) as error:
+            raise SettingsError(f"{section}: {error}") from None
+        undo.pop_all()
+        return client
 
 
 def check_topics(admin: KafkaAdminClient, *, read: Collection[str], write: Collection[str]) -> None:

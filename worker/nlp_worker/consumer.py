@@ -11,8 +11,8 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, T
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
-from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings
-from nlp_worker.errors import BrokerError, FencedError, SettingsError, TopicError
+from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
+from nlp_worker.errors import FencedError, SettingsError, TopicError
 from nlp_worker.poll import Committed, Partition
 
 if TYPE_CHECKING:
@@ -95,12 +95,7 @@ class Consumer:
     def __init__(self, settings: Settings, topics: Collection[str]) -> None:
         own = {**OWN_SETTINGS, "group_id": settings.group, "group_instance_id": settings.instance_id}
         arguments = client_settings(settings, KafkaConsumer, own, settings.kafka.consumer)
-        try:
-            self._client = KafkaConsumer(**arguments)
-        except kafka_errors.KafkaTimeoutError as error:
-            raise BrokerError(f"cannot reach the broker at {settings.bootstrap_servers}: {error}") from None
-        except kafka_errors.KafkaConfigurationError as error:
-            raise SettingsError(f"kafka.consumer: {error}") from None
+        self._client = open_client(KafkaConsumer, arguments, "kafka.consumer")
         self._revocations = _Revocations()
         self._assignment: frozenset[Partition] = frozenset()
         self._client.subscribe(topics=sorted(topics), listener=self._revocations)

@@ -98,10 +98,16 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, dtype: torch.
         # The commit that the revision means now, so that a branch that moves meanwhile does not mix two checkpoints.
         arguments["revision"] = commit = getattr(config, "_commit_hash", None) or spec.revision
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **arguments)
-        model = model_class.from_pretrained(path, config=config, use_safetensors=True, dtype=dtype, **arguments)
+        model, loading = model_class.from_pretrained(
+            path, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **arguments
+        )
         model.eval().to(device)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise CheckpointError(_describe(spec, error)) from error
+    if missing := sorted(loading["missing_keys"]):
+        # transformers fills them with random numbers and a warning; the answers would look like answers.
+        reason = f"it has no weights for {', '.join(missing[:3])}: it was not trained for this task"
+        raise CheckpointError(f"checkpoint {spec.checkpoint} for {spec.task} cannot be used: {reason}")
     revision = _content_hash(Path(path)) if Path(path).is_dir() else str(commit)
     log.info(
         "checkpoint_loaded",

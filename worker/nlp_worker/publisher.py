@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Bytes: a record batch's header, as Kafka's message format 2 has it.
-BATCH_OVERHEAD: Final = 61
-
 #: Bytes. Kafka's largest request; the topics' own limits are what counts, and those are checked before sending.
 MAX_REQUEST_SIZE: Final = 100 * 2**20
 
@@ -176,5 +173,4 @@ class Publisher:
 
 def _size(message: Message) -> int:
     """Bytes of a batch that holds this message alone: what a topic's limit applies to."""
-    record = DefaultRecordBatchBuilder.estimate_size_in_bytes(message.key, message.value, message.headers)
-    return int(record) + BATCH_OVERHEAD
+    return int(DefaultRecordBatchBuilder.estimate_size_in_bytes(message.key, message.value, message.headers))

@@ -1,0 +1,185 @@
+"""A secured Apache Kafka that refuses the worker: the worker names the cause, and where it is set."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import uuid
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from kafka.admin import ACLOperation, ResourceType
+
+from nlp_worker.connection import check_topics, connect
+from nlp_worker.errors import BrokerError, ExitCode, SettingsError, TopicError
+from nlp_worker.settings import load_settings
+from processes import Topics, WorkerProcess
+from secure_kafka import OPENSSL, SecureKafka
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from apache_kafka import RunningKafka
+    from nlp_worker.settings import Settings
+
+pytestmark = pytest.mark.kafka
+
+#: Milliseconds: some tries of a broker that refuses each of them at once.
+BOOTSTRAP_MS = 1_000
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("certificates")
+
+
+@pytest.fixture(scope="module")
+def secure_kafka(real_kafka: RunningKafka, certificates: Path) -> Iterator[SecureKafka]:
+    """One broker of our own for all tests; `real_kafka` says whether there can be one."""
+    del real_kafka
+    if OPENSSL is None:
+        pytest.skip("no certificates: openssl is missing")
+    with SecureKafka(certificates) as broker:
+        yield broker
+
+
+class SecureTopics(Topics):
+    """Topics of which the user `worker` may do nothing yet, with a producer and a reader that log in as `admin`."""
+
+    def __init__(self, broker: SecureKafka) -> None:
+        self.prefix = f"test-{uuid.uuid4().hex[:8]}"
+        self.servers = broker.bootstrap_servers
+        for kind in ("requests", "results", "dead-letter"):
+            broker.create_topic(self.name(kind))
+        admin = broker.credentials("admin")
+        login = {
+            "bootstrap.servers": self.servers,
+            "security.protocol": admin["security_protocol"],
+            "sasl.mechanism": admin["sasl_mechanism"],
+            "sasl.username": admin["sasl_plain_username"],
+            "sasl.password": admin["sasl_plain_password"],
+            "ssl.ca.location": admin["ssl_cafile"],
+        }
+        self._producer = Producer(login)
+        self._reader = Consumer(login | {"group.id": f"{self.prefix}-reader", "auto.offset.reset": "earliest"})
+        self._reader.subscribe([self.name("results"), self.name("dead-letter")])
+        self.answers = defaultdict(list)
+        self.dead_letters = []
+
+
+def settings(broker: SecureKafka, **kafka: Any) -> Settings:
+    options = {"bootstrap_servers": broker.bootstrap_servers}
+    return load_settings(options | {"kafka": {"bootstrap_timeout_ms": BOOTSTRAP_MS, **kafka}})
+
+
+def environment(kafka: dict[str, Any]) -> dict[str, str]:
+    return {f"NLP_WORKER_KAFKA__{name.upper()}": str(value) for name, value in kafka.items()}
+
+
+def allow_topics(broker: SecureKafka, topics: Topics) -> None:
+    """Allow what README.md asks for, but for the group."""
+    broker.allow(ResourceType.TOPIC, topics.name("requests"), ACLOperation.READ)
+    for kind in ("results", "dead-letter"):
+        broker.allow(ResourceType.TOPIC, topics.name(kind), ACLOperation.WRITE)
+
+
+def test_a_worker_answers_with_no_more_than_its_rights(
+    secure_kafka: SecureKafka, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """READ on the requests and on the group, WRITE on the results and the dead letters: nothing else is needed."""
+    with SecureTopics(secure_kafka) as topics:
+        allow_topics(secure_kafka, topics)
+        secure_kafka.allow(ResourceType.GROUP, topics.prefix, ACLOperation.READ)
+        login = environment(secure_kafka.credentials("worker"))
+        with WorkerProcess(topics, tiny_checkpoint, tmp_path, **login) as worker:
+            topics.send([{"id": "good", "inputs": "a good day"}, {"id": "bad", "inputs": 5}])
+            topics.read_until(lambda: len(topics.answers) == 2 and len(topics.dead_letters) == 1, worker)
+            assert [topics.answers[name][0]["status"] for name in ("good", "bad")] == ["ok", "error"]
+            worker.process.send_signal(signal.SIGTERM)
+            assert worker.end() == ExitCode.DRAINED
+    assert "rror" not in worker.log().replace("errors", "")
+
+
+def test_a_worker_without_the_right_on_its_group_ends(
+    secure_kafka: SecureKafka, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Only joining the group shows it; the worker ends instead of waiting for records that never come."""
+    with SecureTopics(secure_kafka) as topics:
+        allow_topics(secure_kafka, topics)
+        login = environment(secure_kafka.credentials("worker"))
+        with WorkerProcess(topics, tiny_checkpoint, tmp_path, **login) as worker:
+            assert worker.end() == ExitCode.TOPICS
+    assert f"allow READ on the group {topics.prefix}" in worker.log().splitlines()[-1]
+
+
+def test_a_worker_with_a_wrong_password_ends(secure_kafka: SecureKafka, tmp_path: Path) -> None:
+    """A named exit code and one line with the cause, before any checkpoint is looked for."""
+    with SecureTopics(secure_kafka) as topics:
+        wrong = secure_kafka.credentials("worker") | {"sasl_plain_password": "wrong", "bootstrap_timeout_ms": 1000}
+        with WorkerProcess(topics, tmp_path / "none", tmp_path, **environment(wrong)) as worker:
+            assert worker.end() == ExitCode.BROKER
+    assert "password" in worker.log().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sasl_plain_password": "wrong"}, "the password"),
+        ({"sasl_plain_username": "nobody"}, "the user"),
+        ({"sasl_mechanism": "SCRAM-SHA-512"}, "kafka.sasl_mechanism"),
+        ({"ssl_cafile": "other-ca.pem"}, "certificate is not accepted: see kafka.ssl_cafile"),
+        ({"security_protocol": "PLAINTEXT"}, "see kafka.security_protocol, the port may be one with TLS"),
+        ({"security_protocol": "SASL_PLAINTEXT"}, "see kafka.security_protocol, the port may be one with TLS"),
+        ({"security_protocol": "SSL"}, "at the login: see kafka.security_protocol"),
+    ],
+    ids=["password", "user", "mechanism", "authority", "plaintext", "login-without-tls", "tls-without-login"],
+)
+def test_a_refused_connection_names_its_cause(
+    secure_kafka: SecureKafka, certificates: Path, change: dict[str, str], told: str
+) -> None:
+    """kafka-python raises "unable to bootstrap" for each of these; we name the setting to look at."""
+    if "ssl_cafile" in change:
+        change = {"ssl_cafile": str(certificates / change["ssl_cafile"])}
+    with pytest.raises(BrokerError) as refused:
+        connect(settings(secure_kafka, **secure_kafka.credentials("worker") | change))
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["ssl_cafile", "ssl_certfile"])
+def test_a_missing_file_is_told_by_its_name(secure_kafka: SecureKafka, tmp_path: Path, name: str) -> None:
+    """It is a mistake in the settings, and no refusal of the broker."""
+    missing = str(tmp_path / "missing.pem")
+    with pytest.raises(SettingsError, match=f"kafka.{name}: {missing} cannot be read: No such file"):
+        connect(settings(secure_kafka, **secure_kafka.credentials("worker") | {name: missing}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed", "told"),
+    [
+        ("requests", None, "topic {} may not be seen: allow READ on it"),
+        ("requests", ACLOperation.DESCRIBE, "topic {} does not allow READ: allow it"),
+        ("results", None, "topic {} may not be seen: allow WRITE on it"),
+        ("results", ACLOperation.READ, "topic {} does not allow WRITE: allow it"),
+        ("requests", ACLOperation.ALL, None),
+    ],
+    ids=["requests-unseen", "requests-unread", "results-unseen", "results-unwritten", "all"],
+)
+def test_a_missing_right_on_a_topic_is_told_before_the_start(
+    secure_kafka: SecureKafka, kind: str, allowed: ACLOperation | None, told: str | None
+) -> None:
+    """Without the check the worker would wait for ever, or lose its first answers; the right on ALL is enough."""
+    topic = f"test-{uuid.uuid4().hex[:8]}.{kind}"
+    secure_kafka.create_topic(topic)
+    if allowed is not None:
+        secure_kafka.allow(ResourceType.TOPIC, topic, allowed)
+    read, write = ([topic], []) if kind == "requests" else ([], [topic])
+    with contextlib.closing(connect(settings(secure_kafka, **secure_kafka.credentials("worker")))) as admin:
+        if told is None:
+            check_topics(admin, read=read, write=write)
+            return
+        with pytest.raises(TopicError) as refused:
+            check_topics(admin, read=read, write=write)
+    assert str(refused.value) == told.format(topic)

@@ -17,6 +17,12 @@ for name in [name for name in os.environ if name.startswith("NLP_WORKER_")]:
     del os.environ[name]
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Collect Kafka's jars before the first test, whose time limit a slow download would use up."""
+    if not session.config.option.collectonly and any(item.get_closest_marker("kafka") for item in session.items):
+        why_not()
+
+
 @pytest.fixture(autouse=True)
 def quiet_log() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

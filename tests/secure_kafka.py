@@ -104,16 +104,16 @@ def make_certificates(folder: Path) -> None:
     _authority(folder, "other-ca")
     names = folder / "names"
     names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n", encoding="ascii")
-    request = ["req", "-new", "-subj", "/CN=localhost", "-out", folder / "server.csr"]
+    request = ("req", "-new", "-subj", "/CN=localhost", "-out", folder / "server.csr")
     _openssl(*request, *_new_key(folder / "server.key"))
-    signed = ["x509", "-req", "-in", folder / "server.csr", "-extfile", names, "-out", folder / "server.crt"]
+    signed = ("x509", "-req", "-in", folder / "server.csr", "-extfile", names, "-out", folder / "server.crt")
     _openssl(*signed, "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", "2")
     parts = [(folder / name).read_text(encoding="ascii") for name in ("server.key", "server.crt")]
     (folder / "server.pem").write_text("".join(parts), encoding="ascii")
 
 
 def _authority(folder: Path, name: str) -> None:
-    options = ["-subj", f"/CN={name}", "-days", "2", "-out", folder / f"{name}.pem"]
+    options = ("-subj", f"/CN={name}", "-days", "2", "-out", folder / f"{name}.pem")
     _openssl("req", "-x509", *options, *_new_key(folder / f"{name}.key"))
 
 

@@ -29,6 +29,9 @@ log = structlog.get_logger()
 
 EXIT_CODES: Final = "Exit codes: " + " · ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
 
+#: Seconds that consumer and producer get to close after a drain.
+CLOSE_SECONDS: Final = 10.0
+
 
 @click.group(context_settings={"max_content_width": 120})
 @click.version_option(package_name="nlp-worker")
@@ -85,7 +88,7 @@ def _run(settings: Settings) -> None:
     if unknown := unknown_environment():
         log.warning("unknown_environment", names=unknown)
     with _wire(settings, worker_id) as worker:
-        _obey_signals(worker)
+        _obey_signals(worker, settings.drain_seconds)
         log.info("ready", topics=sorted({requests_topic(s.task, settings.topic_prefix) for s in settings.models}))
         worker.run()
         log.info("draining", seconds=settings.drain_seconds)
@@ -148,8 +151,8 @@ def _wire(settings: Settings, worker_id: str) -> Iterator[Worker]:
         )
 
 
-def _obey_signals(worker: Worker) -> None:
-    """Drain at the first SIGTERM or SIGINT, leave at the second."""
+def _obey_signals(worker: Worker, drain_seconds: float) -> None:
+    """Drain at the first SIGTERM or SIGINT, leave at the second, or when drain and closing take too long."""
     stopping = False
 
     def obey(number: int, frame: FrameType | None) -> None:
@@ -159,7 +162,15 @@ def _obey_signals(worker: Worker) -> None:
             _leave(128 + number)
         stopping = True
         worker.stop()
+        # Whatever the control thread is blocked in, such as publishing to a broker that is away.
+        signal.setitimer(signal.ITIMER_REAL, drain_seconds + CLOSE_SECONDS)
 
+    def give_up(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        log.warning("given_up", reason="the drain took too long; what is not committed is answered by another worker")
+        _leave(ExitCode.DRAINED)
+
+    signal.signal(signal.SIGALRM, give_up)
     signal.signal(signal.SIGTERM, obey)
     signal.signal(signal.SIGINT, obey)
 

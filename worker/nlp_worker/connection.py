@@ -41,8 +41,7 @@ CAUSES: Final = (
     # connection, so why a login failed often cannot be known.
     (
         r"broker_version=\(.*Connection lost: .*socket disconnected",
-        "it closed the connection at the login: see kafka.security_protocol, kafka.sasl_mechanism, the user and the "
-        "password",
+        "it closed the connection at the login: see kafka.security_protocol, sasl_mechanism, the user and the password",
     ),
     (
         "Invalid frame length|disconnected|Connection lost",

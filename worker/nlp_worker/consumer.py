@@ -114,7 +114,7 @@ class Consumer:
         try:
             records = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
         except _NOT_ALLOWED as error:
-            raise TopicError(f"not allowed: {error}; allow READ on the requests topics and on the group") from None
+            raise _refusal(error) from None
         except kafka_errors.FencedInstanceIdError:
             raise FencedError("another member has this instance id: give each worker its own") from None
         except kafka_errors.InvalidSessionTimeoutError as error:
@@ -157,7 +157,7 @@ class Consumer:
         except kafka_errors.FencedInstanceIdError:
             raise FencedError("another member has this instance id: give each worker its own") from None
         except _NOT_ALLOWED as error:
-            raise TopicError(f"not allowed to commit: {error}; allow READ on the group and the topics") from None
+            raise _refusal(error) from None
         except (
             kafka_errors.RebalanceInProgressError,
             kafka_errors.RetriableError,
@@ -170,6 +170,11 @@ class Consumer:
     def close(self) -> None:
         """Leave the group, so that its other members take over at once."""
         self._client.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
+
+
+def _refusal(error: Exception) -> TopicError:
+    kind = "group" if isinstance(error, kafka_errors.GroupAuthorizationFailedError) else "requests topic"
+    return TopicError(f"READ on the {kind} is not allowed: allow it ({error})")
 
 
 def _names(partitions: Iterable[Partition]) -> list[str]:

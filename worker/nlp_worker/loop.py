@@ -199,7 +199,7 @@ class Worker:
             tokens=batch.tokens,
             padded_tokens=batch.padded_tokens,
             device_ms=round(run.seconds * 1000, 1),
-        )  # fmt: skip - one event
+        )
 
     def _publish(self, poll: Poll, seconds: float) -> None:
         deadline = self._clock.monotonic() + seconds
@@ -228,7 +228,7 @@ class Worker:
                     topic=entry.record.topic,
                     partition=entry.record.partition,
                     offset=entry.record.offset,
-                )  # fmt: skip - one event, not ten lines
+                )
 
     @property
     def _rebalancing(self) -> bool:

@@ -118,7 +118,7 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, dtype: torch.
         device=str(device),
         dtype=str(dtype),
         seconds=round(time.monotonic() - began, 1),
-    )  # fmt: skip - one event
+    )
     return Checkpoint(Model(name=spec.name, checkpoint=spec.checkpoint, revision=revision), tokenizer, model)
 
 

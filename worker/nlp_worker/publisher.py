@@ -11,8 +11,8 @@ from kafka import errors as kafka_errors
 from kafka.partitioner import StickyPartitioner
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings
-from nlp_worker.errors import BrokerError, PublishError, SettingsError, TopicError
+from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
+from nlp_worker.errors import BrokerError, PublishError, TopicError
 from nlp_worker.poll import LimitChanged
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ class Publisher:
     """
 
     def __init__(self, settings: Settings, read_limits: Callable[[], Mapping[str, int]], clock: Clock = time) -> None:
-        self._settings = settings
         self._read_limits = read_limits
         self._limits = dict(read_limits())
         self._clock = clock
@@ -79,15 +78,7 @@ class Publisher:
         self._arguments = client_settings(settings, KafkaProducer, own, settings.kafka.producer)
         # A batch above a topic's limit is refused whole, and split only then.
         self._arguments["batch_size"] = min(self._arguments["batch_size"], *self._limits.values())
-        self._client = self._connect()
-
-    def _connect(self) -> KafkaProducer:
-        try:
-            return KafkaProducer(**self._arguments)
-        except kafka_errors.KafkaTimeoutError as error:
-            raise BrokerError(f"cannot reach the broker at {self._settings.bootstrap_servers}: {error}") from None
-        except (kafka_errors.KafkaConfigurationError, AssertionError) as error:
-            raise SettingsError(f"kafka.producer: {error}") from None
+        self._client = open_client(KafkaProducer, self._arguments, "kafka.producer")
 
     def fits(self, message: Message) -> bool:
         """Whether the message's topic, and the client, accept a message of its size."""
@@ -138,7 +129,7 @@ class Publisher:
             raise PublishError(f"{len(unsent)} answers were not acknowledged in time: {error}")
         self._abandon()
         try:
-            self._client = self._connect()
+            self._client = open_client(KafkaProducer, self._arguments, "kafka.producer")
         except BrokerError as unreachable:
             # The loop goes on until the deadline: a broker that restarts is back in seconds.
             log.warning("broker_unreachable", reason=str(unreachable))

@@ -180,3 +180,9 @@ def test_a_checkpoint_without_the_tasks_head_is_refused(
 def test_warm_up_runs(built: Callable[..., tuple[Path, Task]]) -> None:
     """The rows that it makes are rows that the model accepts."""
     warm_up(built(family)[1] for family in FAMILIES)
+
+
+def test_a_hub_that_cannot_be_reached_is_told_with_what_to_do() -> None:
+    """The tests are offline, so that is what any hub id runs into."""
+    with pytest.raises(CheckpointError, match="give a folder, or a filled cache by HF_HOME"):
+        load(load_settings({"model": ("text-classification=nobody/nothing@main",), "device": "cpu"}))

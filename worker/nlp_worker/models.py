@@ -126,6 +126,8 @@ def _describe(spec: ModelSpec, error: Exception) -> str:
     first_line = str(error).strip().partition("\n")[0]
     if spec.checkpoint.startswith((".", "/", "~")) and not Path(spec.checkpoint).expanduser().is_dir():
         first_line = "there is no such folder"
+    elif "couldn't connect" in first_line:
+        first_line = f"{first_line.rstrip('.')}; without the hub give a folder, or a filled cache by HF_HOME"
     return f"checkpoint {spec.checkpoint} for {spec.task} cannot be loaded: {first_line}"
 
 

@@ -65,9 +65,7 @@ class Answering:
             entry.fail(error, Stage.FORWARD)
             return None
         except Exception as error:  # noqa: BLE001 - whatever postprocess raised, it costs this request alone
-            failure = InferenceFailedError(f"postprocess raised {type(error).__name__}: {error}")
-            failure.__cause__ = error.with_traceback(None)
-            entry.fail(failure, Stage.POSTPROCESS)
+            entry.fail(InferenceFailedError.caused_by(error, "postprocess"), Stage.POSTPROCESS)
             return None
         message = self._answer(entry, value)
         if not self._fits(message):

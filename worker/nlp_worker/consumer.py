@@ -47,6 +47,8 @@ OWN_SETTINGS: Final[Mapping[str, Any]] = {
     "fetch_max_wait_ms": 500,
 }
 
+FENCED: Final = "another member has this instance id: give each worker its own"
+
 #: The group moved on: whoever has the partitions now will answer.
 _LOST: Final = (
     kafka_errors.CommitFailedError,
@@ -116,7 +118,7 @@ class Consumer:
         except _NOT_ALLOWED as error:
             raise _refusal(error) from None
         except kafka_errors.FencedInstanceIdError:
-            raise FencedError("another member has this instance id: give each worker its own") from None
+            raise FencedError(FENCED) from None
         except kafka_errors.InvalidSessionTimeoutError as error:
             raise SettingsError(f"kafka.consumer.session_timeout_ms: {error}") from None
         except kafka_errors.InconsistentGroupProtocolError:
@@ -155,7 +157,7 @@ class Consumer:
         except _LOST:
             return Committed.LOST
         except kafka_errors.FencedInstanceIdError:
-            raise FencedError("another member has this instance id: give each worker its own") from None
+            raise FencedError(FENCED) from None
         except _NOT_ALLOWED as error:
             raise _refusal(error) from None
         except (

@@ -13,7 +13,7 @@ A class's docstring is its default message; a message says what was wrong, where
 """
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from nlp_schemas import ErrorCode
 
@@ -91,6 +91,14 @@ class InferenceFailedError(RequestError):
     """The model raised, or returned what cannot be an answer."""
 
     code = ErrorCode.INFERENCE_FAILED
+
+    @classmethod
+    def caused_by(cls, error: Exception, where: str) -> Self:
+        """Return the failure that `error`, raised in `where`, is answered with."""
+        failure = cls(f"{where} raised {type(error).__name__}: {error}")
+        # A traceback holds its frames, and these may hold the device's tensors.
+        failure.__cause__ = error.with_traceback(None)
+        return failure
 
 
 class DeadlineExceededError(RequestError):

@@ -67,8 +67,7 @@ def _request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        failure: RequestError = OutOfMemoryError("the request does not fit the device's memory, even alone: shorten it")
-    else:
-        failure = InferenceFailedError(f"the model raised {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure
+        failure = OutOfMemoryError("the request does not fit the device's memory, even alone: shorten it")
+        failure.__cause__ = error
+        return failure
+    return InferenceFailedError.caused_by(error, "the model")

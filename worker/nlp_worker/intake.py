@@ -94,8 +94,6 @@ def _keep(entry: Entry, outcome: Prepared | Exception) -> None:
     if isinstance(outcome, RequestError):
         entry.fail(outcome, Stage.PREPROCESS)
     elif isinstance(outcome, Exception):
-        failure = InferenceFailedError(f"preprocess raised {type(outcome).__name__}: {outcome}")
-        failure.__cause__ = outcome
-        entry.fail(failure, Stage.PREPROCESS)
+        entry.fail(InferenceFailedError.caused_by(outcome, "preprocess"), Stage.PREPROCESS)
     else:
         entry.rows, entry.truncated, entry.output_bytes = outcome.rows, outcome.truncated, outcome.output_bytes

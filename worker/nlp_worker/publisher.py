@@ -127,7 +127,8 @@ class Publisher:
             raise TopicError(f"not allowed to write: {error}; allow WRITE on the results and dead-letter topics")
         if self._clock.monotonic() >= deadline:
             raise PublishError(f"{len(unsent)} answers were not acknowledged in time: {error}")
-        self._abandon()
+        # What it still holds is sent again by the next one.
+        self.close(timeout=0)
         try:
             self._client = open_client(KafkaProducer, self._arguments, "kafka.producer")
         except BrokerError as unreachable:
@@ -147,18 +148,12 @@ class Publisher:
                 largest = max(_size(message) for message in messages if message.topic == topic)
                 self._limits[topic] = min(self._limits[topic], largest - 1)
 
-    def _abandon(self) -> None:
-        """Drop the producer with whatever it still holds: that is sent again by the next one."""
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Close the client; what it still holds after `timeout` seconds is dropped."""
         try:
-            self._client.close(timeout=0)
+            self._client.close(timeout=timeout)
         except kafka_errors.KafkaError:
-            # With the broker down `close` raises and closes nothing.
-            self._client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
-
-    def close(self) -> None:
-        try:
-            self._client.close(timeout=CLOSE_TIMEOUT)
-        except kafka_errors.KafkaError:
+            # With the broker down the client's own `close` raises and closes nothing.
             self._client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
 
 

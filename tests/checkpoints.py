@@ -1,243 +1,284 @@
-"""Tiny checkpoints for tests: random weights, a really trained tokenizer, each family's own files in a folder.
+"""Tiny checkpoints for tests: every family with every head, random weights, a really trained tokenizer, in a folder.
 
 They answer nonsense, but nonsense that depends on every token of its text: on a collapsed model, which gives all texts
 one answer, a test of padding or batching would pass whatever the code does.
+
+The weights are drawn here, not by transformers: golden answers are kept, and another version of it must build the same
+checkpoint.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, trainers
-from tokenizers.pre_tokenizers import ByteLevel
+from torch.nn.utils.rnn import pad_sequence
+
+from tiny_families import FAMILY
+from tiny_texts import SENTENCES
+from tiny_tokenizers import save_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-#: Entries of a tokenizer; more than the alphabet, so that there are words of one token and of several.
-VOCABULARY: Final = 300
-#: As above; byte-level BPE spends 256 on its alphabet alone.
-BYTE_VOCABULARY: Final = 400
-#: Tokens that the tokenizers allow, as in the real checkpoints; positions are a few more (RoBERTa loses two).
-MODEL_MAX_LENGTH: Final = 512
-MAX_POSITIONS: Final = 520
-#: The default, 0.02, gives every text the same logits at this size.
-INITIALIZER_RANGE: Final = 0.6
+__all__ = ["FAMILIES", "HEADS", "SENTENCES", "build_checkpoint"]
+
+HEADS: Final[Mapping[str, tuple[str, ...]]] = {name: family.heads for name, family in FAMILY.items()}
+FAMILIES: Final[tuple[str, ...]] = tuple(HEADS)
+
+_CLASSES: Final = {
+    "base": transformers.AutoModel,
+    "sequence-classification": transformers.AutoModelForSequenceClassification,
+    "token-classification": transformers.AutoModelForTokenClassification,
+    "masked-lm": transformers.AutoModelForMaskedLM,
+    "question-answering": transformers.AutoModelForQuestionAnswering,
+    "multiple-choice": transformers.AutoModelForMultipleChoice,
+    "causal-lm": transformers.AutoModelForCausalLM,
+    "seq2seq-lm": transformers.AutoModelForSeq2SeqLM,
+}
+_LABELS: Final = {
+    "sequence-classification": ("NEGATIVE", "NEUTRAL", "POSITIVE"),
+    "token-classification": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+}
+#: A layer's output has the first times the standard deviation of its input; far below, all texts get the same logits, and
+#: above it float noise grows. The second makes attention outweigh the residual stream, so that a token's output depends on
+#: the others. A model that generates needs sharper attention, or it repeats itself.
+GAINS: Final = (1.5, 3.0)
+GENERATING_GAINS: Final = (2.5, 1.5)
+_GENERATING: Final = ("causal-lm", "seq2seq-lm")
 #: Standard deviation of what is added to biases and norms, which else start as 0 and 1 and so are never really tested.
 NOISE: Final = 0.2
-#: Makes attention outweigh the residual stream, so that a token's output depends on the others.
-ATTENTION_GAIN: Final = 3.0
+#: Standard deviation of a language model's logits: neither near-ties, which float noise would decide, nor certainty.
+WORD_LOGITS_STD: Final = 2.5
 #: What each label's logits are scaled to, over SENTENCES: differences are far above float noise, and softmax is not
 #: saturated, which would hide them.
 LOGITS_STD: Final = 1.5
-
-#: What the tokenizers are trained on.
-SENTENCES: Final[Sequence[str]] = (
-    "I love this film.",
-    "I hate this film!",
-    "What a wonderful, wonderful day it was.",
-    "The food was cold, the service slow and the bill far too high.",
-    "Nobody answered the telephone, and so we left.",
-    "The quick brown fox jumps over the lazy dog.",
-    "Pack my box with five dozen liquor jugs.",
-    "Is this the best that you can do?",
-    "It is neither good nor bad; it is simply there.",
-    "She said that the train would arrive at 17:45, but it never came.",
-    "Ann and Bob went to Paris in 2019, and to Rome in 2023.",
-    "My order (no. 8461) has not been delivered yet.",
-    "Thank you very much for your kind and quick help!",
-    "The battery lasts three days, which is more than I expected.",
-    "A dull story, badly told and worse acted.",
-    "We were delighted with the room, the view and the breakfast.",
-    "The screen broke after a week. I want my money back.",
-    "Great value: half the price, and twice as fast.",
-    "The committee will meet on Monday to discuss the budget.",
-    "Rain is expected in the north, with some sun later in the day.",
-    "The museum opens at nine and closes at six, except on Sundays.",
-    "This book changed how I think about the sea.",
-    "He wrote the letter, read it again, and threw it away.",
-    "The company reported a profit of 4.2 million dollars for the year.",
-    "Never again will I buy anything from this shop.",
-    "The children were happy, the parents tired.",
-    "An honest, moving and often very funny play.",
-    "The lecture was so boring that half of the audience fell asleep.",
-    "Water boils at 100 degrees, at least at the level of the sea.",
-    "The new version is slower than the old one, and crashes more often.",
-    "Everyone in the team was friendly, patient and well prepared.",
-    "The match ended in a draw after ninety minutes of rain.",
-    "I don't know what to say; it's just perfect.",
-    "They've lost the keys, the map & the way.",
-    'The label said "fragile", yet the box had been dropped.',
-    "The doctor explained everything twice, and calmly.",
-    "A terrible noise kept us awake all night long.",
-    "The bridge was built in 1887 and painted red last summer.",
-    "Prices start at $35 per person; groups of ten pay 20% less.",
-    "The garden smells of roses, lavender and freshly cut grass.",
-    "It worked for ten minutes. Then smoke came out of it.",
-    "The journey takes about four hours by bus or two by train.",
+#: "O" is above the other labels by this, as there are words between entities.
+OUTSIDE: Final = 1.0
+#: New tokens that a generated row has in tests, the steps at which it is good for them that it ends, and how many rows
+#: that do for one that goes on.
+NEW_TOKENS: Final = 40
+END_STEPS: Final = (2, 29)
+END_ODDS: Final = 2
+#: Different tokens in a row of NEW_TOKENS that does not merely repeat itself.
+LIVELY: Final = 4
+#: Random models of which the first that is not collapsed is taken.
+DRAWS: Final = 40
+_ATTENTION_OUTPUT: Final = re.compile(
+    r"(attn|attention)\.(output\.dense|out_lin|dense|c_proj|Wo|out_proj|o_proj|o)\.weight$", re.IGNORECASE
 )
 
 
-@dataclass(frozen=True)
-class _Family:
-    tokenizer: Any
-    train: Callable[[Tokenizer], dict[str, Any]]
-    """Trains in the setting of an empty tokenizer of the family; returns what the tokenizer's class is built of."""
-    config: Mapping[str, object]
-
-
-def _train_word_piece(setting: Tokenizer) -> dict[str, Any]:
-    letters = sorted({letter for letter in "".join(SENTENCES).lower() if letter.isalnum()})
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=VOCABULARY,
-        # The continuing letters too: else the trainer numbers them as a hash map yields its words, and breaks ties by
-        # these numbers, so that every run would learn another vocabulary.
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"##{letter}" for letter in letters)],
-        show_progress=False,
-    )
-    return {"vocab": _train(setting, models.WordPiece(unk_token="[UNK]"), trainer)["vocab"]}  # noqa: S106 - no password
-
-
-def _train_unigram(setting: Tokenizer) -> dict[str, Any]:
-    specials = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=specials,
-        unk_token="<unk>",  # noqa: S106 - no password
-        show_progress=False,
-    )
-    entries = _train(setting, models.Unigram(), trainer)["vocab"]
-    # Rounded and then sorted: the trainer goes through hash maps, so in every run the last digits of the scores differ,
-    # and so does which of the rarest letters gets which score.
-    pieces = sorted((-round(score, 2), piece) for piece, score in entries if piece not in specials)
-    return {"vocab": [*((piece, 0.0) for piece in specials), *((piece, -cost) for cost, piece in pieces)]}
-
-
-def _train_byte_level(setting: Tokenizer) -> dict[str, Any]:
-    trainer = trainers.BpeTrainer(
-        vocab_size=BYTE_VOCABULARY,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-        # Sorted: alphabet() is a set, and the ids would change from run to run.
-        initial_alphabet=sorted(ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    model = _train(setting, models.BPE(), trainer)
-    return {"vocab": model["vocab"], "merges": [tuple(merge) for merge in model["merges"]]}
-
-
-def _train(setting: Tokenizer, model: Any, trainer: Any) -> dict[str, Any]:
-    """Train with the family's own normalizer and pre-tokenizer; return the model as tokenizer.json writes it."""
-    tokenizer = Tokenizer(model)
-    if setting.normalizer is not None:
-        tokenizer.normalizer = setting.normalizer
-    tokenizer.pre_tokenizer = setting.pre_tokenizer
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    trained: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
-    return trained
-
-
-_SIZE: Final = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": MAX_POSITIONS,
-    "initializer_range": INITIALIZER_RANGE,
-    "type_vocab_size": 2,
-}
-_DISTILBERT_SIZE: Final = {
-    "dim": 32,
-    "n_layers": 2,
-    "n_heads": 4,
-    "hidden_dim": 64,
-    "max_position_embeddings": MAX_POSITIONS,
-    "initializer_range": INITIALIZER_RANGE,
-}
-_FAMILIES: Final = {
-    "albert": _Family(transformers.AlbertTokenizer, _train_unigram, {**_SIZE, "embedding_size": 16}),
-    "bert": _Family(transformers.BertTokenizer, _train_word_piece, _SIZE),
-    "distilbert": _Family(transformers.DistilBertTokenizer, _train_word_piece, _DISTILBERT_SIZE),
-    "electra": _Family(transformers.ElectraTokenizer, _train_word_piece, {**_SIZE, "embedding_size": 16}),
-    "roberta": _Family(transformers.RobertaTokenizer, _train_byte_level, {**_SIZE, "type_vocab_size": 1}),
-}
-FAMILIES: Final[tuple[str, ...]] = tuple(_FAMILIES)
-
-
-def build_sequence_classifier(
+def build_checkpoint(
     family: str,
+    head: str,
     folder: Path,
     *,
-    labels: Sequence[str] = ("NEGATIVE", "NEUTRAL", "POSITIVE"),
-    problem_type: str | None = None,
+    labels: Sequence[str] = (),
     seed: int = 0,
-    **config: object,
+    **config: Any,
 ) -> Path:
-    """Write a sequence classifier of the family and its tokenizer to the folder, and return the folder.
+    """Write a model of the family with the head, and its tokenizer, to the folder, and return the folder.
 
     Args:
         family: One of FAMILIES.
+        head: One of HEADS[family].
         folder: Made where it does not exist.
-        labels: The names of the logits, in order.
-        problem_type: As in the configs of transformers: what turns logits into scores.
+        labels: The names of a classifier's logits, in order; by default three of sentiment, or BIO tags.
         seed: The same seed writes the same files.
         config: Settings of the family's config class, over the ones here.
     """
-    tokenizer = _build_tokenizer(_FAMILIES[family])
-    settings = {
-        **_FAMILIES[family].config,
-        "vocab_size": len(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.cls_token_id,
-        "eos_token_id": tokenizer.sep_token_id,
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: index for index, label in enumerate(labels)},
-        "problem_type": problem_type,
-        **config,
-    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = save_tokenizer(family, folder)
+    settings = {**FAMILY[family].config, "vocab_size": len(tokenizer), **FAMILY[family].config_ids(tokenizer)}
+    if head in _LABELS:
+        names = tuple(labels) or _LABELS[head]
+        settings["id2label"] = dict(enumerate(names))
+        settings["label2id"] = {label: index for index, label in enumerate(names)}
+    settings |= config
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = transformers.AutoModelForSequenceClassification.from_config(
-            transformers.AutoConfig.for_model(family, **settings)
-        )
-        _spread(model)
-    model.eval()
-    _calibrate(model, tokenizer)
-    tokenizer.save_pretrained(folder)
+        model = _CLASSES[head].from_config(transformers.AutoConfig.for_model(family, **settings)).eval()
+    if head in _GENERATING:
+        generation = FAMILY[family].generation_settings(tokenizer, settings, head)
+        model.generation_config = transformers.GenerationConfig(**generation)
+    random = torch.Generator().manual_seed(seed)
+    for _ in range(DRAWS):
+        _draw(model, random, *(GENERATING_GAINS if head in _GENERATING else GAINS))
+        if _calibrate(model, tokenizer, head):
+            break
+    else:
+        raise RuntimeError(f"{DRAWS} draws of {family} for {head} gave no answers that a test could use.")
     model.save_pretrained(folder)
     return folder
 
 
-def _build_tokenizer(family: _Family) -> Any:
-    trained = family.train(family.tokenizer().backend_tokenizer)
-    return family.tokenizer(**trained, model_max_length=MODEL_MAX_LENGTH)
+@torch.no_grad()
+def _draw(model: Any, random: torch.Generator, gain: float, attention_gain: float) -> None:
+    """Draw all weights, in the order of their names, so that answers depend on all of them and on every token."""
+    transposed = {id(module.weight) for module in model.modules() if type(module).__name__ == "Conv1D"}
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    for name, weight in sorted(model.named_parameters()):
+        if not weight.requires_grad:
+            continue  # Marian's positions are a fixed function
+        noise = torch.randn(weight.shape, generator=random)
+        if weight.dim() == 1:
+            # Norms of both signs: else a language model whose last layer is its first repeats the last token for ever.
+            weight.copy_((1 + noise.abs() * NOISE) * noise.sign() if name.endswith("weight") else noise * NOISE)
+        elif id(weight) in embeddings:
+            weight.copy_(noise * _embedding_std(model, name, weight))
+        else:
+            std = gain * weight.shape[0 if id(weight) in transposed else 1] ** -0.5
+            if _ATTENTION_OUTPUT.search(name):
+                std *= attention_gain
+            if name.endswith("Attention.q.weight"):
+                std *= model.config.d_kv**-0.5  # T5 does not scale the products
+            weight.copy_(noise * std)
+
+
+def _embedding_std(model: Any, name: str, weight: torch.Tensor) -> float:
+    if "relative_attention_bias" in name:
+        return 1.0
+    # Tied to the last layer, which takes vectors of about this length times the root of their size; T5 divides by it.
+    return WORD_LOGITS_STD * (1.0 if model.config.model_type == "t5" else weight.shape[1] ** -0.5)
+
+
+def _calibrate(model: Any, tokenizer: Any, head: str) -> bool:
+    """Fit the last layer; tell whether the answers differ enough."""
+    if head in {"base", "masked-lm"}:
+        return True
+    if head in _GENERATING:
+        return _calibrate_end(model, tokenizer)
+    return _calibrate_classifier(model, tokenizer, head)
 
 
 @torch.no_grad()
-def _spread(model: Any) -> None:
-    """Make a random model's answers depend on all of it: on its biases and norms, and on the other tokens."""
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            parameter.add_(torch.randn_like(parameter) * NOISE)
-        elif name.endswith(("attention.output.dense.weight", "attention.out_lin.weight", "attention.dense.weight")):
-            parameter.mul_(ATTENTION_GAIN)
-
-
-@torch.no_grad()
-def _calibrate(model: Any, tokenizer: Any) -> None:
+def _calibrate_classifier(model: Any, tokenizer: Any, head: str) -> bool:
     """Scale and shift the last layer, so that over SENTENCES each label's logits have mean 0 and LOGITS_STD.
 
-    Without it some seeds give every text the same label.
+    Without it some seeds give every text the same label; whether now each label is some text's is returned.
     """
-    # 32 tokens: within the positions of any config a test may ask for, and long enough to tell the texts apart.
-    inputs = tokenizer(list(SENTENCES), padding=True, truncation=True, max_length=32, return_tensors="pt")
-    last = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)][-1]
-    last.bias.zero_()
-    logits = model(**inputs).logits
+    last: Any = [
+        layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and not name.startswith(f"{model.base_model_prefix}.")
+    ][-1]
+    seen: list[torch.Tensor] = []
+    hook = last.register_forward_hook(lambda _layer, args, _output: seen.append(args[0]))
+    inputs = _batch(tokenizer, head)
+    no_pad = model.config.pad_token_id is None
+    if no_pad:
+        # A classifier without one takes no batch. Any token that SENTENCES lack will do.
+        model.config.pad_token_id = _pad(tokenizer)
+    model(**{name: tensor[None] if head == "multiple-choice" else tensor for name, tensor in inputs.items()})
+    if no_pad:
+        model.config.pad_token_id = None
+    hook.remove()
+    (features,) = seen
+    mask = inputs["attention_mask"]
+    if features.dim() == 3:
+        # Decoders classify by the last token, and compute all.
+        each = head != "sequence-classification"
+        features = features[mask.bool()] if each else features[range(len(mask)), mask.sum(dim=1) - 1]
+    logits = features @ last.weight.T
+    mean = logits.mean(dim=0)
     gain = LOGITS_STD / logits.std(dim=0)
+    if last.bias is None:
+        centre = features.mean(dim=0)
+        last.weight.sub_(mean[:, None] * centre / centre.square().sum())
+        gain = LOGITS_STD / (features @ last.weight.T).std(dim=0)
+    else:
+        outside = [label == "O" for label in (model.config.id2label[index] for index in range(len(gain)))]
+        last.bias.copy_(torch.tensor(outside) * OUTSIDE - mean * gain)
     last.weight.mul_(gain[:, None])
-    last.bias.copy_(-logits.mean(dim=0) * gain)
+    answers = torch.nn.functional.linear(features, last.weight, last.bias).argmax(dim=1)
+    return len(set(answers.tolist())) == len(gain)
+
+
+@torch.no_grad()
+def _calibrate_end(model: Any, tokenizer: Any) -> bool:
+    """Fit the end token's logit so that some rows end at different steps and others go on; tell if so.
+
+    The other special tokens are lowered: a trained model does not say them, and a random one would at every tenth step.
+    """
+    ends = model.generation_config.eos_token_id
+    end = ends[0] if isinstance(ends, list) else ends
+    special = sorted(set(tokenizer.all_special_ids) - {end})
+    bias = getattr(model, "final_logits_bias", None)
+    weight = model.get_output_embeddings().weight
+    if bias is None:
+        weight[special] *= 0.1
+    else:
+        bias.zero_()
+        bias[0, special] = -1000.0
+    if end is None:
+        return True
+    inputs = _batch(tokenizer, "seq2seq-lm" if model.config.is_encoder_decoder else "causal-lm")
+    output = model.generate(
+        **inputs,
+        do_sample=False,
+        num_beams=1,
+        min_length=0,
+        max_length=None,
+        max_new_tokens=NEW_TOKENS,
+        suppress_tokens=[end],
+        forced_eos_token_id=None,
+        pad_token_id=_pad(tokenizer),
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    logits = torch.stack(output.logits, dim=1)
+    of_end = logits[:, :, end].clone()
+    logits[:, :, end] = -torch.inf
+    best = logits.amax(dim=2)
+    needed = best - of_end if bias is not None else torch.where(of_end > 0, best / of_end, torch.inf)
+    rows = output.sequences[:, -NEW_TOKENS:]
+    level, counted = _end_level(needed)
+    if bias is not None:
+        bias[0, end] = level
+    else:
+        weight[end] *= level
+    distinct = len({tuple(row.tolist()) for row in rows}) / len(rows)
+    varied = sum(len(set(row.tolist())) >= LIVELY for row in rows) / len(rows)
+    return counted >= len(rows) / 3 and distinct > 0.8 and varied > 0.5
+
+
+def _end_level(needed: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Choose what to add to the end token's logit, or to multiply it by, from what each row needs at each step.
+
+    As many rows as can be are to end where a test wants it, neither at once nor hardly ever; their number is returned.
+    """
+    steps = needed.shape[1]
+    first, last = END_STEPS
+    levels = needed[needed.isfinite()].sort().values
+    # Between two, where float noise does not matter.
+    levels = (levels[1:] + levels[:-1]) / 2
+    ended = (needed[None] <= levels[:, None, None]).long()
+    step = torch.where(ended.any(dim=2), ended.argmax(dim=2), steps)
+    useful = ((step >= first) & (step <= last)).sum(dim=1)
+    going_on = (step == steps).sum(dim=1)
+    at_once = (step < first).sum(dim=1)
+    counted = torch.minimum(useful, going_on * END_ODDS)
+    best = int((counted - at_once).argmax())
+    return levels[best], int(counted[best])
+
+
+def _pad(tokenizer: Any) -> int:
+    ids = tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id
+    return next(int(index) for index in ids if index is not None)
+
+
+def _batch(tokenizer: Any, head: str) -> dict[str, torch.Tensor]:
+    """SENTENCES as the head takes them; short, so that they are within the positions of any config a test asks for."""
+    # A model that goes on is given beginnings, of 3 to 14 tokens.
+    sizes = [3 + at % 12 if head == "causal-lm" else 32 for at in range(len(SENTENCES))]
+    side = "left" if head == "causal-lm" else "right"
+    rows = [
+        torch.tensor(tokenizer(text, truncation=True, max_length=size)["input_ids"])
+        for text, size in zip(SENTENCES, sizes, strict=True)
+    ]
+    ids = pad_sequence(rows, batch_first=True, padding_value=_pad(tokenizer), padding_side=side)
+    ones = [torch.ones_like(row) for row in rows]
+    return {"input_ids": ids, "attention_mask": pad_sequence(ones, batch_first=True, padding_side=side)}

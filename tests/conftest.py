@@ -17,6 +17,10 @@ for name in [name for name in os.environ if name.startswith("NLP_WORKER_")]:
     del os.environ[name]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-docs", action="store_true", help="write the tables of docs/tasks.md that are generated")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Collect Kafka's jars before the first test, whose time limit a slow download would use up."""
     if not session.config.option.collectonly and any(item.get_closest_marker("kafka") for item in session.items):
@@ -56,6 +60,6 @@ def kafka_broker(request: pytest.FixtureRequest) -> RunningKafka:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random DistilBERT of three labels, for tests of everything around the model."""
-    from checkpoints import build_sequence_classifier  # noqa: PLC0415 - imports torch, which most tests do without
+    from checkpoints import build_checkpoint  # noqa: PLC0415 - imports torch, which most tests do without
 
-    return build_sequence_classifier("distilbert", tmp_path_factory.mktemp("tiny"))
+    return build_checkpoint("distilbert", "sequence-classification", tmp_path_factory.mktemp("tiny"))

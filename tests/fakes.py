@@ -15,7 +15,7 @@ from nlp_worker.intake import Intake
 from nlp_worker.isolation import isolate
 from nlp_worker.loop import Limits, Worker
 from nlp_worker.poll import BatchRun, Committed, Message, Partition, Row
-from nlp_worker.tasks.base import Prepared
+from nlp_worker.tasks.base import Finished, Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,6 +61,7 @@ class FakeTask:
 
     name = TaskName.TEXT_CLASSIFICATION
     result = TextClassificationResult
+    max_batch_tokens = None
 
     def __init__(self, name: str = "fake") -> None:
         self.model = Model(name=name, checkpoint="fake/checkpoint", revision="sha256:0")
@@ -86,10 +87,10 @@ class FakeTask:
             raise ValueError("cannot compute this")
         return inputs
 
-    def postprocess(self, request: Request, outputs: Sequence[str]) -> list[Label]:
+    def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         if text_of(request) == "fail in postprocess":
             raise ValueError("cannot decode this")
-        return [Label(label=output, score=float("nan") if output == "nan" else 0.5) for output in outputs]
+        return Finished([Label(label=row.output, score=float("nan") if row.output == "nan" else 0.5) for row in rows])
 
     def warm_up_rows(self) -> list[Row]:
         return [Row({"input_ids": [1]})]

@@ -1,18 +1,25 @@
-"""What a producer sends: one model for each task; the topic picks it.
+"""What every request has, whatever its task, and what the tasks' own parts are made of.
 
 Models are strict and closed: a wrong type, an unknown field or an unknown parameter is an error that names it, for
 silence would hide a typo.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
-from nlp_schemas.task import TaskName
+from nlp_schemas.task import own_name
 
 #: Characters. The tokenizer reads a whole text before it truncates, up to 4 s for 1 MB: longer ones would hold up
 #: every request behind them.
 MAX_TEXT_CHARACTERS: Final = 100_000
+
+#: Characters of a request's rows together, where its text is repeated in each (a text with every label, a prompt with
+#: every choice): a second or so of tokenizing.
+MAX_ROWS_CHARACTERS: Final = 1_000_000
+
+#: Rows of one request: labels, choices, windows. Enough for a book's chapter or a taxonomy, and some seconds of a CPU.
+MAX_ROWS: Final = 1_000
 
 #: Characters. Fits a UUID, a URN or a path, and stays small beside the answer that echoes it.
 MAX_ID_CHARACTERS: Final = 200
@@ -24,7 +31,15 @@ MAX_TIMEOUT_MS: Final = 7 * 24 * 3600 * 1000
 #: below a broker's 1 MiB.
 MAX_TOP_K: Final = 10_000
 
+#: Characters of a label, a word, a language code.
+MAX_LABEL_CHARACTERS: Final = 1_000
+
+#: Tokens. Below it the special tokens of some checkpoints would leave no room for any of the text.
+MIN_MAX_LENGTH: Final = 8
+
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARACTERS)]
+NonEmptyText = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+ShortText = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
 
 
 class Closed(BaseModel):
@@ -34,7 +49,7 @@ class Closed(BaseModel):
 
 
 class Request(Closed):
-    """What every request has, whatever its task."""
+    """What every request has, whatever its task; a task adds ``task``, ``inputs`` and ``parameters``."""
 
     id: Annotated[
         str | None,
@@ -53,6 +68,35 @@ class Request(Closed):
         Field(gt=0, le=MAX_TIMEOUT_MS, description="Counts from the record's timestamp; later it is not computed."),
     ] = None
 
+    @field_validator("task", mode="before", check_fields=False)
+    @classmethod
+    def _accept_aliases(cls, task: Any) -> Any:
+        return own_name(task)
+
+    @field_validator("inputs", mode="before", check_fields=False)
+    @classmethod
+    def _refuse_lists(cls, inputs: Any) -> Any:
+        if isinstance(inputs, list):
+            # Batches are the worker's business: a list in one record could only fail or succeed as a whole.
+            raise ValueError("a list is not accepted: send one record for each text")  # noqa: TRY004 - pydantic's way
+        return inputs
+
+
+class Truncation(Closed):
+    """What becomes of a text that is longer than the model reads."""
+
+    truncation: Annotated[
+        bool, Field(description="True cuts a text that is too long and the answer says so; false refuses it.")
+    ] = True
+    max_length: Annotated[
+        int | None,
+        Field(
+            ge=MIN_MAX_LENGTH,
+            le=MAX_TEXT_CHARACTERS,
+            description="Most tokens of a row, special tokens included; null, or more than the model reads, is that.",
+        ),
+    ] = None
+
 
 class TextPair(Closed):
     """Two texts that are classified together, such as a premise and a hypothesis."""
@@ -63,51 +107,38 @@ class TextPair(Closed):
 
 # A tag with a space in it is no field's name, so a reader of validation errors can tell the two apart.
 _ONE_TEXT: Final = "one text"
-_TEXT_PAIR: Final = "text pair"
+_OBJECT: Final = "text pair"
 
 
 def _text_or_pair(inputs: Any) -> str:
-    return _TEXT_PAIR if isinstance(inputs, (dict, TextPair)) else _ONE_TEXT
+    return _OBJECT if isinstance(inputs, (dict, TextPair)) else _ONE_TEXT
 
 
 TextOrPair = Annotated[
-    Annotated[Text, Tag(_ONE_TEXT)] | Annotated[TextPair, Tag(_TEXT_PAIR)], Discriminator(_text_or_pair)
+    Annotated[Text, Tag(_ONE_TEXT)] | Annotated[TextPair, Tag(_OBJECT)], Discriminator(_text_or_pair)
+]
+
+_SEVERAL: Final = "list of texts"
+
+
+def _one_or_several(value: Any) -> str:
+    return _SEVERAL if isinstance(value, list) else _ONE_TEXT
+
+
+#: One short text, or a list of them.
+OneOrSeveral = Annotated[
+    Annotated[ShortText, Tag(_ONE_TEXT)]
+    | Annotated[list[ShortText], Field(min_length=1, max_length=MAX_ROWS), Tag(_SEVERAL)],
+    Discriminator(_one_or_several),
 ]
 
 
-class TextClassificationParameters(Closed):
-    """The call parameters of ``transformers.TextClassificationPipeline``."""
-
-    top_k: Annotated[
-        int | None, Field(ge=1, le=MAX_TOP_K, description="The best answers to give; null gives one for every label.")
-    ] = 1
-    function_to_apply: Annotated[
-        Literal["softmax", "sigmoid", "none"] | None,
-        Field(description="What makes scores of logits; null leaves it to the checkpoint's configuration."),
-    ] = None
-    truncation: Annotated[
-        bool,
-        Field(description="True cuts a text that is too long and the answer says so; false refuses it."),
-    ] = True
+def as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
-class TextClassificationRequest(Request):
-    """A text, or a pair of texts, to be given labels with scores."""
-
-    task: Literal[TaskName.TEXT_CLASSIFICATION] = TaskName.TEXT_CLASSIFICATION
-    inputs: TextOrPair
-    parameters: TextClassificationParameters = TextClassificationParameters()
-
-    @field_validator("inputs", mode="before")
-    @classmethod
-    def _refuse_lists(cls, inputs: Any) -> Any:
-        if isinstance(inputs, list):
-            # Batches are the worker's business: a list in one record could only fail or succeed as a whole.
-            raise ValueError("a list is not accepted: send one record for each text")  # noqa: TRY004 - pydantic's way
-        return inputs
-
-
-#: The request model of each task that is served so far.
-REQUESTS: Final[dict[TaskName, type[TextClassificationRequest]]] = {
-    TaskName.TEXT_CLASSIFICATION: TextClassificationRequest,
-}
+def check_rows_characters(text: str, rows: int, of: str) -> None:
+    """Bound what a text costs that is tokenized once for each of a request's rows."""
+    if len(text) * rows > MAX_ROWS_CHARACTERS:
+        problem = f"the text is read once for each of the {rows} {of}, {len(text) * rows} characters in all"
+        raise ValueError(f"{problem}: at most {MAX_ROWS_CHARACTERS}, so shorten it or ask in several requests")

@@ -1,9 +1,9 @@
-"""What the worker answers: exactly one terminal answer for every request, ``ok`` or ``error`` with a code."""
+"""What every answer has, whatever its task: exactly one terminal answer for every request, ``ok`` or ``error``."""
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from nlp_schemas.task import TaskName
 
@@ -12,11 +12,11 @@ class ErrorCode(StrEnum):
     """Why a request has no outputs; a closed set."""
 
     INVALID_REQUEST = "invalid_request"
-    """It cannot be read, or does not fit the schema."""
+    """It cannot be read, or does not fit the schema or the checkpoint."""
     UNKNOWN_MODEL = "unknown_model"
     """``model`` names no checkpoint that is served for the task."""
     INPUT_TOO_LONG = "input_too_long"
-    """More tokens than the model reads, and ``truncation`` is false."""
+    """More tokens than the model reads, and ``truncation`` is false; or more rows than are computed for one request."""
     RESULT_TOO_LARGE = "result_too_large"
     """The broker would refuse the answer."""
     OUT_OF_MEMORY = "out_of_memory"
@@ -33,6 +33,10 @@ class Answer(BaseModel):
     """Lenient to read: a newer worker may say more."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+#: NaN and infinity are no JSON, and no answer either.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Model(Answer):
@@ -54,7 +58,7 @@ class Source(Answer):
 class Usage(Answer):
     """What the request cost."""
 
-    input_tokens: Annotated[int, Field(description="Special tokens included, after truncation.")]
+    input_tokens: Annotated[int, Field(description="Of all its rows, special tokens included, after truncation.")]
 
 
 class Timing(Answer):
@@ -64,15 +68,8 @@ class Timing(Answer):
     device: Annotated[float, Field(description="The time its batches, neighbours included, took on the device.")]
 
 
-class Label(Answer):
-    """A label and its score."""
-
-    label: str
-    score: Annotated[float, Field(allow_inf_nan=False)]
-
-
 class OkResult(Answer):
-    """What every answer with outputs has, whatever its task."""
+    """What every answer with outputs has; a task adds ``task`` and ``outputs``."""
 
     id: str
     status: Literal["ok"] = "ok"
@@ -81,13 +78,6 @@ class OkResult(Answer):
     truncated: bool = False
     usage: Usage
     timing_ms: Timing
-
-
-class TextClassificationResult(OkResult):
-    """Labels with scores, best first."""
-
-    task: Literal[TaskName.TEXT_CLASSIFICATION] = TaskName.TEXT_CLASSIFICATION
-    outputs: list[Label]
 
 
 class Error(Answer):
@@ -106,13 +96,3 @@ class ErrorResult(Answer):
     error: Error
     model: Model | None
     source: Source
-
-
-#: An answer with outputs: told apart by ``task``.
-Ok = TextClassificationResult
-
-#: Any answer: told apart by ``status``, then by ``task``.
-Result = Annotated[Ok | ErrorResult, Field(discriminator="status")]
-
-#: Reads an answer: ``RESULT.validate_json(value)``.
-RESULT: Final[TypeAdapter[Ok | ErrorResult]] = TypeAdapter(Result)

@@ -1,7 +1,8 @@
 """The names of the tasks, and of their topics."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 
 class TaskName(StrEnum):
@@ -17,6 +18,19 @@ class TaskName(StrEnum):
     TEXT_GENERATION = "text-generation"
     FEATURE_EXTRACTION = "feature-extraction"
     MULTIPLE_CHOICE = "multiple-choice"
+
+
+#: Other names of a task, accepted wherever one is named; topics and answers have the task's own.
+ALIASES: Final[Mapping[str, TaskName]] = {
+    "sentiment-analysis": TaskName.TEXT_CLASSIFICATION,
+    "ner": TaskName.TOKEN_CLASSIFICATION,
+    "pos": TaskName.TOKEN_CLASSIFICATION,
+}
+
+
+def own_name(name: Any) -> Any:
+    """Return the own name of a task that is given by an alias; anything else as it is."""
+    return ALIASES.get(name, name) if isinstance(name, str) else name
 
 
 DEFAULT_PREFIX: Final = "nlp"

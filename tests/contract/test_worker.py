@@ -132,7 +132,7 @@ def test_a_second_signal_ends_the_worker_at_once(
         (["--topic-prefix", "missing"], 4, "topic missing.text-classification.requests does not exist: create it"),
         (["--bootstrap-servers", "127.0.0.1:1"], 3, "nothing listens there: see bootstrap_servers"),
         (["--model", "text-classification=/does/not/exist"], 5, "there is no such folder"),
-        (["--model", "ner=x"], 2, "'ner' is no task that is served"),
+        (["--model", "nir=x"], 2, "'nir' is no task"),
         (["--drain-seconds", "soon"], 2, "drain_seconds"),
         (["--delivery", "exactly-once"], 2, "use at-least-once"),
     ],

@@ -13,11 +13,12 @@ import pytest
 import torch
 import transformers
 
-from checkpoints import FAMILIES, SENTENCES, build_sequence_classifier
+from checkpoints import SENTENCES, build_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+FAMILIES = ("albert", "bert", "distilbert", "electra", "roberta")
 SHORT = "I love this film."
 LONG = "She said that the train would arrive at 17:45, but it never came, and nobody answered the telephone."
 
@@ -42,7 +43,7 @@ class Classifier:
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    folder: Path = build_sequence_classifier(request.param, tmp_path_factory.mktemp(request.param))
+    folder: Path = build_checkpoint(request.param, "sequence-classification", tmp_path_factory.mktemp(request.param))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32

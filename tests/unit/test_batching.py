@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,35 @@ def test_every_row_is_planned_once_and_no_batch_is_above_the_budget(lengths: lis
     batches = plan(FakeTask(), given_rows, budget=budget)
     assert Counter(id(row) for batch in batches for row in batch.rows) == Counter(map(id, given_rows))
     assert all(batch.padded_tokens <= budget or len(batch.rows) == 1 for batch in batches)
+
+
+ROWS = st.lists(
+    st.builds(
+        lambda length, group, new_tokens, beams: Row(
+            {"input_ids": [0] * length}, group=group, new_tokens=new_tokens, beams=beams
+        ),
+        length=st.integers(1, 300),
+        group=st.sampled_from([None, 1, ("beams", 4)]),
+        new_tokens=st.integers(0, 100),
+        beams=st.integers(1, 5),
+    ),
+    max_size=100,
+)
+
+
+@given(ROWS, st.integers(1, 5000), st.none() | st.integers(1, 5000))
+def test_generated_tokens_beams_and_groups_count(given_rows: list[Row], budget: int, most: int | None) -> None:
+    """Every row once, a batch of one group, and within the budget and the task's own limit unless a row is alone."""
+    task: Any = FakeTask()
+    task.max_batch_tokens = most
+    batches = plan(task, given_rows, budget=budget)
+    assert Counter(id(row) for batch in batches for row in batch.rows) == Counter(map(id, given_rows))
+    for batch in batches:
+        assert len({row.group for row in batch.rows}) == 1
+        # What the device holds at last: every row as long as the longest, and grown by the most new tokens.
+        longest = max(row.length + row.new_tokens for row in batch.rows)
+        taken = sum(row.beams for row in batch.rows) * longest
+        assert taken <= batch.size <= min(budget, most or budget) or len(batch.rows) == 1
 
 
 def test_sorting_pads_little_of_natural_lengths() -> None:

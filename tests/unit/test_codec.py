@@ -37,10 +37,19 @@ TASK = TaskName.TEXT_CLASSIFICATION
         (b'{"inputs": ["a", "b"]}', "inputs: a list is not accepted: send one record for each text"),
         (b'{"inputs": 5}', "inputs: Input should be a valid string"),
         (b'{"inputs": {"text": "a"}}', "inputs.text_pair: Field required"),
-        (b'{"inputs": "a", "input": "b"}', "input: unknown field"),
-        (b'{"inputs": "a", "parameters": {"topk": 1}}', "parameters.topk: unknown field"),
-        (b'{"inputs": "a", "parameters": {"top_k": 0}}', "parameters.top_k: Input should be greater"),
-        (b'{"inputs": "a", "parameters": {"top_k": "2"}}', "parameters.top_k: Input should be a valid integer"),
+        (
+            b'{"inputs": "a", "input": "b"}',
+            "input: unknown field; there is id, model, timeout_ms, task, inputs, parameters",
+        ),
+        (
+            b'{"inputs": "a", "parameters": {"topk": 1}}',
+            "parameters.topk: unknown field; there is truncation, max_length, top_k, function_to_apply",
+        ),
+        (b'{"inputs": "a", "parameters": {"top_k": 0}}', "parameters.top_k: Input should be from 1 up to 10000"),
+        (
+            b'{"inputs": "a", "parameters": {"top_k": "2"}}',
+            "parameters.top_k: Input should be a valid integer, from 1 up to 10000",
+        ),
         (b'{"inputs": "a", "task": "fill-mask"}', "task: "),
         (b'{"inputs": "a", "id": ""}', "id: String should have at least 1 character"),
         (b'{"inputs": "\\ud800"}', "not JSON"),

@@ -44,7 +44,7 @@ def test_the_clients_own_settings_come_from_file_and_environment(
         ({"drain": "1"}, "drain is no setting"),
         ({"device": "gpu"}, "--device"),
         ({"model": ("distilbert",)}, "not of the form"),
-        ({"model": ("ner=a/b",)}, "'ner' is no task that is served"),
+        ({"model": ("nir=a/b",)}, "'nir' is no task"),
         ({"model": (MODEL, "text-classification=other/sst2")}, "served twice"),
         ({"delivery": "exactly-once"}, "use at-least-once"),
         ({"kafka": {"consumer": {"enable_auto_commit": True}}}, "committed before they are answered"),

@@ -14,7 +14,6 @@ from nlp_schemas import (
     Source,
     Stage,
     Timing,
-    Usage,
     ValueOmitted,
     dead_letter_topic,
     results_topic,
@@ -105,24 +104,24 @@ class Answering:
 def _ok_result(entry: Entry) -> OkResult:
     if entry.task is None or entry.request is None:
         raise ValueError("an entry without an error has a request and a task. This is a bug.")
-    outputs = [_output(row.output) for row in entry.rows]
-    return entry.task.result.model_validate(
-        {
-            "id": entry.request_id,
-            "model": entry.task.model,
-            "source": _source(entry),
-            "truncated": entry.truncated,
-            "usage": Usage(input_tokens=entry.tokens),
-            "timing_ms": _timing(entry),
-            "outputs": entry.task.postprocess(entry.request, outputs),
-        }
-    )
-
-
-def _output(output: Any) -> Any:
-    if isinstance(output, RequestError):
-        raise output
-    return output
+    for row in entry.rows:
+        if isinstance(row.output, RequestError):
+            raise row.output
+    finished = entry.task.postprocess(entry.request, entry.rows)
+    usage: dict[str, Any] = {"input_tokens": entry.tokens}
+    answer: dict[str, Any] = {
+        "id": entry.request_id,
+        "model": entry.task.model,
+        "source": _source(entry),
+        "truncated": entry.truncated,
+        "usage": usage,
+        "timing_ms": _timing(entry),
+        "outputs": finished.outputs,
+    }
+    if finished.finish_reasons is not None:
+        usage["output_tokens"] = finished.output_tokens
+        answer["finish_reasons"] = finished.finish_reasons
+    return entry.task.result.model_validate(answer)
 
 
 def _timing(entry: Entry) -> Timing:

@@ -1,9 +1,13 @@
 """Bytes to requests, answers to bytes. Pure: no clock, no Kafka, no model."""
 
-import json
-from typing import Final
+from __future__ import annotations
 
-from pydantic import ValidationError
+import json
+import re
+from typing import TYPE_CHECKING, Final, get_args
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ValidationError
 
 from nlp_schemas import (
     MAX_ID_CHARACTERS,
@@ -16,8 +20,16 @@ from nlp_schemas import (
 )
 from nlp_worker.errors import InvalidRequestError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
 #: Problems of one request that its answer lists: enough to mend it, too few to fill a topic.
 MAX_PROBLEMS: Final = 5
+
+_MEMBER: Final = re.compile(r"<\w+\.\w+: ('[^']*')>")
 
 
 def decode(value: bytes | None, task: TaskName) -> Request:
@@ -28,23 +40,22 @@ def decode(value: bytes | None, task: TaskName) -> Request:
     """
     if value is None:
         raise InvalidRequestError("the record's value is null: send a JSON object with at least `inputs`")
+    model = REQUESTS[task]
     try:
-        return REQUESTS[task].model_validate_json(value)
+        return model.model_validate_json(value)
     except ValidationError as error:
-        raise InvalidRequestError(_describe(error, value), request_id=_valid_id(value)) from None
+        raise InvalidRequestError(_describe(error, value, model), request_id=_valid_id(value)) from None
 
 
 def encode(answer: OkResult | ErrorResult) -> bytes:
     return answer.model_dump_json().encode()
 
 
-def _describe(error: ValidationError, value: bytes) -> str:
+def _describe(error: ValidationError, value: bytes, model: type[BaseModel]) -> str:
     problems = error.errors(include_url=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         return _describe_unreadable(value, problems[0]["msg"])
-    listed = "; ".join(
-        _describe_problem(problem["loc"], problem["msg"], problem["type"]) for problem in problems[:MAX_PROBLEMS]
-    )
+    listed = "; ".join(_describe_problem(problem, model) for problem in problems[:MAX_PROBLEMS])
     more = len(problems) - MAX_PROBLEMS
     message = listed if more <= 0 else f"{listed}; and {more} more"
     return message[:MAX_MESSAGE_CHARACTERS]
@@ -58,12 +69,40 @@ def _describe_unreadable(value: bytes, reason: str) -> str:
     return f"the record's value is not JSON: {reason.removeprefix('Invalid JSON: ')}"
 
 
-def _describe_problem(location: tuple[int | str, ...], message: str, kind: str) -> str:
+def _describe_problem(problem: ErrorDetails, model: type[BaseModel]) -> str:
     # Names with a space are tags of a union (nlp_schemas.request), nothing the producer wrote.
-    where = ".".join(str(part) for part in location if " " not in str(part)) or "the record's value"
-    if kind == "extra_forbidden":
-        message = "unknown field"
-    return f"{where}: {message.removeprefix('Value error, ')}"
+    location = [part for part in problem["loc"] if " " not in str(part)]
+    where = ".".join(map(str, location)) or "the record's value"
+    # Of an enumeration pydantic quotes Python's form of its members.
+    message = _MEMBER.sub(r"\1", problem["msg"].removeprefix("Value error, "))
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown field; there is {', '.join(_model_at(model, location[:-1]).model_fields)}"
+    if location and (limits := _limits(_model_at(model, location[:-1]).model_fields.get(str(location[-1])))):
+        message = f"Input should be {limits}" if "_than" in problem["type"] else f"{message}, {limits}"
+    return f"{where}: {message}"
+
+
+def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
+    """Return the model of the fields at a location, as far as there is one."""
+    for part in location:
+        if (field := model.model_fields.get(str(part))) is not None:
+            model = _model_in(field.annotation) or model
+    return model
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Return the model among the types that an annotation is made of; a contract's field has one at most."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part)) is not None), None)
+
+
+def _limits(field: FieldInfo | None) -> str:
+    """Say what a number must be, both ends of it; the empty string where the field is no bounded number."""
+    words = {Ge: "from {}", Gt: "above {}", Le: "up to {}", Lt: "below {}"}
+    names = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt"}
+    bounds = [] if field is None else [bound for bound in field.metadata if type(bound) in words]
+    return " ".join(words[type(bound)].format(getattr(bound, names[type(bound)])) for bound in bounds)
 
 
 def _valid_id(value: bytes) -> str | None:

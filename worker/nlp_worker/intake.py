@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nlp_schemas import Request, Stage, TaskName
 from nlp_worker import codec
@@ -11,6 +11,7 @@ from nlp_worker.errors import (
     InferenceFailedError,
     InvalidRequestError,
     RequestError,
+    ResultTooLargeError,
     UnknownModelError,
 )
 from nlp_worker.isolation import isolate
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from nlp_worker.clock import Clock
     from nlp_worker.tasks.base import Prepared, Task
+
+#: Bytes, estimated: four times what a results topic takes (16 MiB). What is above is refused before it costs anything.
+MAX_ANSWER_BYTES: Final = 64 * 2**20
 
 
 class Intake:
@@ -40,8 +44,9 @@ class Intake:
         self._clock = clock
 
     def entry(self, record: Record) -> Entry:
-        request_id = f"{record.topic}-{record.partition}-{record.offset}"
-        return Entry(record, self._topics[record.topic], request_id=request_id)
+        entry = Entry(record, self._topics[record.topic])
+        entry.request_id = entry.origin
+        return entry
 
     def read(self, entries: Sequence[Entry]) -> None:
         """Decode and preprocess entries, the requests of one checkpoint in one call."""
@@ -95,5 +100,10 @@ def _keep(entry: Entry, outcome: Prepared | Exception) -> None:
         entry.fail(outcome, Stage.PREPROCESS)
     elif isinstance(outcome, Exception):
         entry.fail(InferenceFailedError.caused_by(outcome, "preprocess"), Stage.PREPROCESS)
+    elif outcome.output_bytes > MAX_ANSWER_BYTES:
+        problem = f"the answer would have about {outcome.output_bytes} bytes, at most {MAX_ANSWER_BYTES} are built"
+        entry.fail(ResultTooLargeError(f"{problem}: ask for less"), Stage.PREPROCESS)
     else:
         entry.rows, entry.truncated, entry.output_bytes = outcome.rows, outcome.truncated, outcome.output_bytes
+        for row in entry.rows:
+            row.origin = entry.origin

@@ -190,7 +190,7 @@ class Worker:
         for row, output in zip(work.rows, run.outputs, strict=True):
             row.output, row.run = output, run
         batch = Batch(work.task, work.rows)
-        self._rate(work.task).learn(batch.padded_tokens, run.seconds)
+        self._rate(work.task).learn(batch.size, run.seconds)
         log.info(
             "batch",
             task=work.task.name,
@@ -321,7 +321,7 @@ class Worker:
         self._intake.read(unread)
 
     def _device_seconds(self, entry: Entry) -> float:
-        return entry.tokens * self._rate(entry.task).seconds_per_token if entry.task is not None else 0.0
+        return entry.size * self._rate(entry.task).seconds_per_token if entry.task is not None else 0.0
 
     def _rate(self, task: Task) -> Rate:
         return self._rates.setdefault(task, Rate())

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+import tokenizers
 import torch
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 
 from nlp_schemas import Model, TaskName
 from nlp_worker.errors import CheckpointError
+from nlp_worker.tasks.feature_extraction import FeatureExtraction
+from nlp_worker.tasks.fill_mask import FillMask
+from nlp_worker.tasks.multiple_choice import MultipleChoice
+from nlp_worker.tasks.question_answering import QuestionAnswering
+from nlp_worker.tasks.summarization import Summarization
 from nlp_worker.tasks.text_classification import TextClassification
+from nlp_worker.tasks.text_generation import TextGeneration
+from nlp_worker.tasks.token_classification import TokenClassification
+from nlp_worker.tasks.translation import TranslationTask
+from nlp_worker.tasks.zero_shot_classification import ZeroShotClassification
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from nlp_worker.settings import ModelSpec, Settings
     from nlp_worker.tasks.base import Task
 
 log = structlog.get_logger()
-
-#: The task of each name, and the transformers class that loads its model.
-SERVED: Final[Mapping[TaskName, tuple[type[TextClassification], Any]]] = {
-    TaskName.TEXT_CLASSIFICATION: (TextClassification, transformers.AutoModelForSequenceClassification),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,24 @@ class Checkpoint:
     """A transformers model in eval mode on its device; only the device thread may use it."""
 
 
+#: What makes a task of a loaded checkpoint, and the transformers class that loads its model.
+SERVED: Final[Mapping[TaskName, tuple[Callable[[Checkpoint], Task], Any]]] = {
+    TaskName.TEXT_CLASSIFICATION: (TextClassification, transformers.AutoModelForSequenceClassification),
+    TaskName.ZERO_SHOT_CLASSIFICATION: (ZeroShotClassification, transformers.AutoModelForSequenceClassification),
+    TaskName.TOKEN_CLASSIFICATION: (TokenClassification, transformers.AutoModelForTokenClassification),
+    TaskName.FILL_MASK: (FillMask, transformers.AutoModelForMaskedLM),
+    TaskName.QUESTION_ANSWERING: (QuestionAnswering, transformers.AutoModelForQuestionAnswering),
+    TaskName.SUMMARIZATION: (Summarization, transformers.AutoModelForSeq2SeqLM),
+    TaskName.TRANSLATION: (TranslationTask, transformers.AutoModelForSeq2SeqLM),
+    TaskName.TEXT_GENERATION: (TextGeneration, transformers.AutoModelForCausalLM),
+    TaskName.FEATURE_EXTRACTION: (FeatureExtraction, transformers.AutoModel),
+    TaskName.MULTIPLE_CHOICE: (MultipleChoice, transformers.AutoModelForMultipleChoice),
+}
+
+#: Weights that a checkpoint may lack: the pooled output of a base model is not read.
+UNREAD: Final = "pooler."
+
+
 def load(settings: Settings) -> dict[TaskName, dict[str, Task]]:
     """Load every checkpoint of the settings: for each task by name, the first being the default.
 
@@ -49,15 +74,21 @@ def load(settings: Settings) -> dict[TaskName, dict[str, Task]]:
     Raises:
         CheckpointError: one cannot be loaded; the message says which, and why.
     """
-    # Its progress bars would stand between the log's lines.
+    # Its progress bars and its advice would stand between the log's lines.
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     device = _device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     tasks: dict[TaskName, dict[str, Task]] = {}
-    for spec in settings.models:
-        task_class, model_class = SERVED[spec.task]
-        task = task_class(_load(spec, model_class, device, _dtype(settings.dtype)))
+    specs = settings.models
+    for number, spec in enumerate(specs, 1):
+        log.info("loading", model=spec.name, task=spec.task, number=number, of=len(specs))
+        make_task, model_class = SERVED[spec.task]
+        with warnings.catch_warnings():
+            # Marian's tokenizer, and every copy of it, recommends sacremoses, which it then uses for nothing.
+            warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+            task = make_task(_load(spec, model_class, device, _dtype(settings.dtype)))
         tasks.setdefault(spec.task, {})[spec.name] = task
     return tasks
 
@@ -98,13 +129,14 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, dtype: torch.
         # The commit that the revision means now, so that a branch that moves meanwhile does not mix two checkpoints.
         arguments["revision"] = commit = getattr(config, "_commit_hash", None) or spec.revision
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **arguments)
+        _restore_normalizer(tokenizer, path, arguments["revision"])
         model, loading = model_class.from_pretrained(
             path, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **arguments
         )
         model.eval().to(device)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise CheckpointError(_describe(spec, error)) from error
-    if missing := sorted(loading["missing_keys"]):
+    if missing := sorted(key for key in loading["missing_keys"] if UNREAD not in key):
         # transformers fills them with random numbers and a warning; the answers would look like answers.
         reason = f"it has no weights for {', '.join(missing[:3])}: it was not trained for this task"
         raise CheckpointError(f"checkpoint {spec.checkpoint} for {spec.task} cannot be used: {reason}")
@@ -122,8 +154,32 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, dtype: torch.
     return Checkpoint(Model(name=spec.name, checkpoint=spec.checkpoint, revision=revision), tokenizer, model)
 
 
+def _restore_normalizer(tokenizer: Any, path: str, revision: str | None) -> None:
+    """Give a tokenizer the normalizer that its file has and its class in transformers 5 drops: mBART's.
+
+    Without it full-width forms, ligatures and the like become other ids than the checkpoint was trained on.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.normalizer is not None:
+        return
+    arguments = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+    if (file := transformers.utils.cached_file(path, "tokenizer.json", **arguments)) is not None:
+        normalizer = tokenizers.Tokenizer.from_file(file).normalizer
+    elif (file := transformers.utils.cached_file(path, "sentencepiece.bpe.model", **arguments)) is not None:
+        proto: Any = sentencepiece_model_pb2.ModelProto.FromString(Path(file).read_bytes())  # type: ignore[attr-defined]
+        charsmap = proto.normalizer_spec.precompiled_charsmap
+        normalizer = tokenizers.normalizers.Precompiled(charsmap) if charsmap else None
+    else:
+        return
+    if normalizer is not None:
+        backend.normalizer = normalizer
+
+
 def _describe(spec: ModelSpec, error: Exception) -> str:
     first_line = str(error).strip().partition("\n")[0]
+    if "transfo-xl" in first_line:
+        reason = "Transformer-XL left transformers 5, and has no attention mask, so that no batch of it can be padded"
+        return f"checkpoint {spec.checkpoint} for {spec.task} cannot be used: {reason}: take another family"
     if spec.checkpoint.startswith((".", "/", "~")) and not Path(spec.checkpoint).expanduser().is_dir():
         first_line = "there is no such folder"
     elif "couldn't connect" in first_line:

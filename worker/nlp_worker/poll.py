@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Hashable, Sequence
     from concurrent.futures import Future
 
     from nlp_schemas import Request, Stage, TaskName
@@ -80,6 +80,18 @@ class Row:
 
     features: dict[str, list[int]]
     """Token ids and what goes with them, all of one length, as the tokenizer gave them."""
+    group: Hashable = None
+    """Rows of one batch have the same: what the model takes once for all of its rows, or counts in each alike."""
+    parameters: Any = None
+    """What the forward does for this row and not for its neighbours; the task's own."""
+    context: Any = None
+    """What postprocess needs to know of the text that the row was made of; the task's own."""
+    new_tokens: int = 0
+    """The most tokens that the device adds to it."""
+    beams: int = 1
+    """Copies of it that the device keeps."""
+    origin: str = ""
+    """The record that it came from, the same after a redelivery: what is random starts from it."""
     output: Any = None
     """What the forward returned for this row, or the RequestError that it ran into."""
     run: BatchRun | None = None
@@ -89,6 +101,11 @@ class Row:
     def length(self) -> int:
         """Tokens."""
         return len(self.features["input_ids"])
+
+    @property
+    def size(self) -> int:
+        """Tokens that it takes on the device, with those that are added to it."""
+        return (self.length + self.new_tokens) * self.beams
 
 
 @dataclass(slots=True, eq=False)
@@ -121,6 +138,16 @@ class Entry:
     @property
     def tokens(self) -> int:
         return sum(row.length for row in self.rows)
+
+    @property
+    def size(self) -> int:
+        """Tokens that its rows take on the device."""
+        return sum(row.size for row in self.rows)
+
+    @property
+    def origin(self) -> str:
+        """What identifies the record, today and when it is delivered again."""
+        return f"{self.record.topic}-{self.record.partition}-{self.record.offset}"
 
     @property
     def runs(self) -> list[BatchRun]:

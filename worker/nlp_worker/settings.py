@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from nlp_schemas import DEFAULT_PREFIX, REQUESTS, TaskName
+from nlp_schemas import ALIASES, DEFAULT_PREFIX, REQUESTS, TaskName
 from nlp_worker.errors import SettingsError
 
 ENVIRONMENT_PREFIX: Final = "NLP_WORKER_"
@@ -81,9 +81,10 @@ def _is_folder(checkpoint: str) -> bool:
 
 
 def _task(name: str) -> TaskName:
-    if name not in REQUESTS:
-        raise ValueError(f"{name!r} is no task that is served: there is {', '.join(REQUESTS)}")
-    return TaskName(name)
+    own = ALIASES.get(name, name)
+    if own not in REQUESTS:
+        raise ValueError(f"{name!r} is no task: there is {', '.join([*REQUESTS, *ALIASES])}")
+    return TaskName(own)
 
 
 class KafkaSettings(BaseModel):
@@ -160,7 +161,7 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=240, description="Most device seconds of what is answered and committed together.")
     ] = 5.0
     batch_tokens: Annotated[
-        int, Field(ge=1, le=10_000_000, description="Most tokens of one padded batch, padding included.")
+        int, Field(ge=1, le=10_000_000, description="Most tokens of one batch: padding, and what may be generated, included.")
     ] = 4096
     threads: Annotated[
         int | None, Field(ge=1, le=1024, description="CPU threads of the model; as many as there are cores if not set.")

@@ -8,19 +8,30 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nlp_schemas import Model, OkResult, Request, TaskName
+    from nlp_schemas import FinishReason, Model, OkResult, Request, TaskName
     from nlp_worker.errors import RequestError
     from nlp_worker.poll import Row
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request as rows."""
+    """A request as rows; without any it is answered without the device."""
 
     rows: list[Row]
     truncated: bool = False
     output_bytes: int = 0
     """An estimate of the answer's size, so that the answers of a poll fit in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What the task says in an answer."""
+
+    outputs: Any
+    """As the task's result model has them."""
+    output_tokens: int | None = None
+    finish_reasons: Sequence[FinishReason] | None = None
+    """Both where text is generated, and nowhere else."""
 
 
 class Task(Protocol):
@@ -42,8 +53,13 @@ class Task(Protocol):
         """The answer's model; its ``outputs`` are what ``postprocess`` returns."""
         ...
 
+    @property
+    def max_batch_tokens(self) -> int | None:
+        """The most tokens of a batch that the checkpoint allows, where it allows less than any other."""
+        ...
+
     def preprocess(self, requests: Sequence[Request]) -> list[Prepared | RequestError]:
-        """Tokenize in ONE call; for each request its rows, or why it has none."""
+        """Tokenize in as few calls as there are kinds of text; for each request its rows, or why it has none."""
         ...
 
     def collate(self, rows: Sequence[Row]) -> Any:
@@ -54,8 +70,8 @@ class Task(Protocol):
         """Run the model; one output for each row, on the CPU."""
         ...
 
-    def postprocess(self, request: Request, outputs: Sequence[Any]) -> Any:
-        """Make the answer's ``outputs`` of the outputs of the request's rows."""
+    def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
+        """Make the answer's part that is the task's of the outputs of the request's rows."""
         ...
 
     def warm_up_rows(self) -> Sequence[Row]:

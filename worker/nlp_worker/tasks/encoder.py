@@ -1,68 +1,122 @@
-"""What the encoder tasks share: one batched tokenizer call, padding with a mask, and the forward."""
+"""What the tasks with one forward per row share: batched tokenizer calls, limits, padding with a mask, the forward."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import torch
 
-from nlp_schemas import TextPair
+from nlp_worker.errors import InputTooLongError, InvalidRequestError, RequestError
 from nlp_worker.poll import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
+    from nlp_schemas import Request, Truncation
     from nlp_worker.models import Checkpoint
+    from nlp_worker.tasks.base import Prepared
 
-#: Positions that a RoBERTa-like model loses: its first position id is the padding id + 1.
-OFFSET_POSITIONS: Final = frozenset({"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm"})
+#: Tokens of a row where neither positions nor the tokenizer set a limit: a batch by default. Attention of 4,096 tokens
+#: in float32 takes a gigabyte with 16 heads.
+UNLIMITED: Final = 4_096
+
+#: A text, or a pair of them.
+Texts = tuple[str, str | None]
+
+SomeRequest = TypeVar("SomeRequest", bound="Request")
+
+
+class Encoded:
+    """The columns of a ``tokenizers.Encoding``, read once: each access there makes a new list of the whole text."""
+
+    def __init__(self, encoding: Any) -> None:
+        self.ids: list[int] = encoding.ids
+        self.type_ids: list[int] = encoding.type_ids
+        self.offsets: list[tuple[int, int]] = encoding.offsets
+        self.word_ids: list[int | None] = encoding.word_ids
+        self.sequence_ids: list[int | None] = encoding.sequence_ids
+        self.special_tokens_mask: list[int] = encoding.special_tokens_mask
 
 
 class Encoder:
     """A checkpoint's tokenizer and model, as far as a task with one forward per row needs them."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._tokenizer = checkpoint.tokenizer
-        self._model = checkpoint.model
-        parameters = inspect.signature(self._model.forward).parameters
+        self.tokenizer = checkpoint.tokenizer
+        self.model = checkpoint.model
+        parameters = inspect.signature(self.model.forward).parameters
         # transformers 5 no longer returns the token types of ALBERT by itself, and pairs are wrong without them.
-        self._token_types = "token_type_ids" in parameters and getattr(self._model.config, "type_vocab_size", 0) > 1
+        self._token_types = "token_type_ids" in parameters and getattr(self.model.config, "type_vocab_size", 0) > 1
         self._features = [name for name in ("input_ids", "token_type_ids") if name in parameters]
         self._use_cache = {"use_cache": False} if "use_cache" in parameters else {}
-        self._padding = {
-            "input_ids": self._tokenizer.pad_token_id or 0,
-            "token_type_ids": self._tokenizer.pad_token_type_id,
-        }
-        self.max_length = _max_length(self._tokenizer, self._model.config)
+        self._padding = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": 0}
+        self.max_length = max_length(self.tokenizer, self.model)
 
-    def tokenize(self, firsts: Sequence[str], seconds: Sequence[str | None]) -> list[Row]:
+    def tokenize(self, texts: Sequence[Texts]) -> list[Row]:
         """Make a row of each text, or pair of texts, whatever its length; one call for texts and one for pairs."""
-        rows: list[Row | None] = [None] * len(firsts)
-        singles = [index for index, second in enumerate(seconds) if second is None]
-        pairs = [index for index, second in enumerate(seconds) if second is not None]
-        for indices in (singles, pairs):
+        rows: dict[int, Row] = {}
+        for paired in (False, True):
+            indices = [index for index, (_, second) in enumerate(texts) if (second is not None) is paired]
             if indices:
-                arguments = [[firsts[index] for index in indices]]
-                if indices is pairs:
-                    arguments.append([str(seconds[index]) for index in indices])
-                for index, row in zip(indices, self._call(*arguments), strict=True):
-                    rows[index] = row
-        return [row for row in rows if row is not None]
+                rows.update(zip(indices, self._call([texts[index] for index in indices]), strict=True))
+        return [rows[index] for index in range(len(texts))]
 
-    def truncate(self, inputs: str | TextPair) -> Row:
-        """Make a row of at most ``max_length`` tokens; of a pair the longer text is cut first."""
-        texts = [[inputs.text], [inputs.text_pair]] if isinstance(inputs, TextPair) else [[inputs]]
-        (row,) = self._call(*texts, truncation=True, max_length=self.max_length)
-        return row
+    def longest(self, asked: int | None) -> int:
+        """Return the most tokens of a row: the model's, or fewer where the request asks for fewer."""
+        return min(asked or self.max_length, self.max_length)
 
-    def _call(self, *texts: list[str], **options: Any) -> list[Row]:
+    def fit(self, row: Row, texts: Texts, limits: Truncation, *, strategy: str | bool = True) -> tuple[Row, bool]:
+        """Return the row, or where it is too long a truncated one, and whether it is.
+
+        Args:
+            row: Of the whole texts.
+            texts: What it was made of.
+            limits: The request's parameters.
+            strategy: transformers' name of what is cut; true cuts the longer text of a pair first.
+
+        Raises:
+            InputTooLongError: nothing may be cut, or not enough can be.
+            InvalidRequestError: the texts make no token at all.
+        """
+        longest = self.longest(limits.max_length)
+        if row.length == 0:
+            raise InvalidRequestError("inputs make no tokens of this checkpoint: send a text")
+        if row.length <= longest:
+            return row, False
+        problem = f"inputs have {row.length} tokens, at most {longest} are read"
+        if not limits.truncation:
+            raise InputTooLongError(f"{problem}: shorten them, or leave out truncation")
+        try:
+            (cut,) = self._call([texts], truncation=strategy, max_length=longest)
+        except Exception as error:  # tokenizers raises nothing narrower when what must be kept is too long
+            raise InputTooLongError(f"{problem}, and what must be kept of them is longer: {error}") from error
+        if cut.length > longest:
+            raise InputTooLongError(f"{problem}, and what must be kept of them is longer")
+        return cut, True
+
+    def encode(self, texts: Sequence[Texts]) -> list[Encoded]:
+        """Return all tokens of each text, or pair: all are texts, or all are pairs."""
+        firsts, seconds = _columns(texts)
+        return [Encoded(encoding) for encoding in self.tokenizer(firsts, seconds, verbose=False).encodings]
+
+    def row(self, encoding: Any, indices: Sequence[int]) -> Row:
+        """Make a row of the tokens at these indices of an encoding."""
+        columns = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
+        names = [name for name in self._features if name == "input_ids" or self._token_types]
+        return Row({name: [columns[name][index] for index in indices] for name in names})
+
+    def _call(self, texts: Sequence[Texts], **options: Any) -> list[Row]:
+        firsts, seconds = _columns(texts)
         # verbose: no warning for a text that is too long, which is not an accident here.
-        encoded = self._tokenizer(
-            *texts, return_attention_mask=False, return_token_type_ids=self._token_types, verbose=False, **options
+        encoded = self.tokenizer(
+            firsts,
+            seconds,
+            return_attention_mask=False,
+            return_token_type_ids=self._token_types,
+            verbose=False,
+            **options,
         )
         names = [name for name in self._features if name in encoded]
         columns = [encoded[name] for name in names]
@@ -81,23 +135,52 @@ class Encoder:
             for name, values in row.features.items():
                 arrays[name][index, : row.length] = values
         tensors = {**arrays, "attention_mask": mask}
-        return {name: torch.from_numpy(array).to(self._model.device) for name, array in tensors.items()}
+        return {name: torch.from_numpy(array).to(self.model.device) for name, array in tensors.items()}
 
+    @torch.inference_mode()
     def forward(self, inputs: dict[str, torch.Tensor]) -> Any:
-        with torch.inference_mode():
-            return self._model(**inputs, **self._use_cache)
+        return self.model(**inputs, **self._use_cache)
+
+    def warm_up_rows(self) -> list[Row]:
+        return self.tokenize([("A sentence to warm up with.", None)] * 2)
 
 
-def _max_length(tokenizer: Any, config: Any) -> int:
+def _columns(texts: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
+    """Return what a tokenizer takes: texts, and with pairs their second texts."""
+    firsts = [first for first, _ in texts]
+    seconds = [second for _, second in texts if second is not None]
+    return firsts, seconds or None
+
+
+def max_length(tokenizer: Any, model: Any) -> int:
     """Return the most tokens of a row: what tokenizer and positions both allow."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is None or positions <= 0:
-        return int(tokenizer.model_max_length)  # relative positions: the tokenizer alone says
-    if config.model_type in OFFSET_POSITIONS:
-        positions -= config.pad_token_id + 1
-    return int(min(tokenizer.model_max_length, positions))
+    allowed = int(tokenizer.model_max_length)
+    if (most := positions(model)) is not None:
+        return min(allowed, most)
+    return allowed if allowed < 10**9 else UNLIMITED  # transformers' "no limit" is 10**30
 
 
-def shortest_floats(values: NDArray[np.float32]) -> list[float]:
-    """Return floats that print as the shortest decimal number which is the same float32."""
-    return [float(number) for number in values.astype(np.float32).astype(str)]
+def positions(model: Any) -> int | None:
+    """Return how many tokens the model has positions for; None where they are relative."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    if most is None or most <= 0:
+        return None
+    # RoBERTa and its like begin to count behind the padding's id.
+    tables = [layer for name, layer in model.named_modules() if name.endswith("position_embeddings")]
+    padding = next((layer.padding_idx for layer in tables if getattr(layer, "padding_idx", None) is not None), -1)
+    return int(most - (padding + 1))
+
+
+def expect(request: Request, kind: type[SomeRequest]) -> SomeRequest:
+    """Return the request as what the task's topic makes it."""
+    if not isinstance(request, kind):
+        raise TypeError(f"{type(request).__name__} came to a task of {kind.__name__}. This is a bug.")
+    return request
+
+
+def prepared_or_error(prepare: Callable[..., Prepared], *arguments: Any) -> Prepared | RequestError:
+    """Return what is prepared, or the error that the request is answered with."""
+    try:
+        return prepare(*arguments)
+    except RequestError as error:
+        return error

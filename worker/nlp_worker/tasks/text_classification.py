@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nlp_schemas import (
-    Label,
-    Request,
-    TaskName,
-    TextClassificationRequest,
-    TextClassificationResult,
-    TextPair,
-)
-from nlp_worker.errors import InferenceFailedError, InputTooLongError, RequestError
-from nlp_worker.tasks.base import Prepared
-from nlp_worker.tasks.encoder import Encoder, shortest_floats
+from nlp_schemas import Label, Request, TaskName, TextClassificationRequest, TextClassificationResult, TextPair
+from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.encoder import expect, prepared_or_error
+from nlp_worker.tasks.numbers import shortest_floats, softmax
+from nlp_worker.tasks.sequence_classifier import SequenceClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +21,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
+    from nlp_worker.tasks.encoder import Texts
 
 #: Bytes of an answer beside its labels, and of one label with its score: estimates for the memory of a poll.
 ANSWER_BYTES: Final = 400
@@ -40,60 +36,49 @@ class TextClassification:
 
     name = TaskName.TEXT_CLASSIFICATION
     result = TextClassificationResult
+    max_batch_tokens = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info
-        self._encoder = Encoder(checkpoint)
+        self._encoder = SequenceClassifier(checkpoint)
         config = checkpoint.model.config
         self._labels = [str(config.id2label[index]) for index in range(config.num_labels)]
         self._default_function = _default_function(config.problem_type, config.num_labels)
 
     def preprocess(self, requests: Sequence[Request]) -> list[Prepared | RequestError]:
-        texts = [_of_task(request).inputs for request in requests]
-        firsts = [text.text if isinstance(text, TextPair) else text for text in texts]
-        seconds = [text.text_pair if isinstance(text, TextPair) else None for text in texts]
-        rows = self._encoder.tokenize(firsts, seconds)
-        return [self._prepare(_of_task(request), row) for request, row in zip(requests, rows, strict=True)]
+        mine = [expect(request, TextClassificationRequest) for request in requests]
+        texts = [_texts(request.inputs) for request in mine]
+        rows = self._encoder.tokenize(texts)
+        return [prepared_or_error(self._prepare, *each) for each in zip(mine, rows, texts, strict=True)]
 
-    def _prepare(self, request: TextClassificationRequest, row: Row) -> Prepared | RequestError:
-        longest, truncated = self._encoder.max_length, False
-        if row.length > longest:
-            if not request.parameters.truncation:
-                problem = f"inputs have {row.length} tokens, the model reads {longest}"
-                return InputTooLongError(f"{problem}: shorten them, or leave out truncation")
-            row, truncated = self._encoder.truncate(request.inputs), True
+    def _prepare(self, request: TextClassificationRequest, row: Row, texts: Texts) -> Prepared:
+        row, truncated = self._encoder.fit(row, texts, request.parameters)
         labels = min(request.parameters.top_k or len(self._labels), len(self._labels))
         return Prepared([row], truncated, ANSWER_BYTES + labels * LABEL_BYTES)
 
     def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         return self._encoder.collate(rows)
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> list[NDArray[np.float32]]:
-        """Return the logits of each row, shape [labels], float32."""
-        logits = self._encoder.forward(inputs).logits
-        return list(logits.float().cpu().numpy())
+    def forward(self, inputs: dict[str, torch.Tensor]) -> Sequence[NDArray[np.float32]]:
+        return self._encoder.logits(inputs)
 
-    def postprocess(self, request: Request, outputs: Sequence[NDArray[np.float32]]) -> list[Label]:
-        (logits,) = outputs
-        parameters = _of_task(request).parameters
-        scores = _apply(parameters.function_to_apply or self._default_function, logits)
-        if not np.isfinite(scores).all():
-            raise InferenceFailedError("the model returned scores that are not finite")
+    def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
+        parameters = expect(request, TextClassificationRequest).parameters
+        scores = _apply(parameters.function_to_apply or self._default_function, rows[0].output)
         # Stable: labels of equal score keep their order, as in the pipeline.
         best = np.argsort(-scores, kind="stable")[: parameters.top_k]
-        return [
-            Label(label=self._labels[index], score=score)
-            for index, score in zip(best.tolist(), shortest_floats(scores[best]), strict=True)
-        ]
+        pairs = zip(best.tolist(), shortest_floats(scores[best]), strict=True)
+        return Finished([Label(label=self._labels[index], score=score) for index, score in pairs])
 
     def warm_up_rows(self) -> list[Row]:
-        return self._encoder.tokenize(["A sentence to warm up with."] * 2, [None] * 2)
+        return self._encoder.warm_up_rows()
 
 
-def _of_task(request: Request) -> TextClassificationRequest:
-    if not isinstance(request, TextClassificationRequest):
-        raise TypeError(f"{type(request).__name__} is no text classification. This is a bug.")
-    return request
+def _texts(inputs: str | TextPair) -> Texts:
+    if isinstance(inputs, TextPair):
+        # An empty second text is none, as in the pipeline: transformers' tokenizers take a single pair so.
+        return inputs.text, inputs.text_pair or None
+    return inputs, None
 
 
 def _default_function(problem_type: str | None, labels: int) -> str:
@@ -108,7 +93,4 @@ def _apply(function: str, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         # exp() of large negative logits overflows to infinity, and 1 / infinity is the right 0.
         with np.errstate(over="ignore"):
             return np.asarray(1.0 / (1.0 + np.exp(-logits)))
-    if function == "softmax":
-        shifted = np.exp(logits - logits.max())
-        return np.asarray(shifted / shifted.sum())
-    return logits
+    return softmax(logits) if function == "softmax" else logits

@@ -1,0 +1,97 @@
+"""Tasks on loaded checkpoints, asked as the worker asks them: bytes in, one poll, bytes out; without a broker."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from fakes import FakeRecord, ManualClock
+from nlp_schemas import RESULT, TaskName, requests_topic
+from nlp_worker.answering import Answering
+from nlp_worker.batching import plan
+from nlp_worker.executor import Executor
+from nlp_worker.intake import Intake
+from nlp_worker.models import load
+from nlp_worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from nlp_worker.poll import Entry, Row
+    from nlp_worker.tasks.base import Task
+
+
+def serve(*models: tuple[str, Path] | str, dtype: str = "float32") -> TaskBench:
+    """Load checkpoints as a worker does: (task, folder) of each, or as `--model` takes it."""
+    specs = tuple(model if isinstance(model, str) else f"{model[0]}={model[1]}" for model in models)
+    return TaskBench(load(load_settings({"model": specs, "device": "cpu", "dtype": dtype})))
+
+
+class TaskBench:
+    """What lies between consumer and publisher, for one poll at a time."""
+
+    def __init__(self, tasks: Mapping[TaskName, Mapping[str, Task]]) -> None:
+        self.tasks = tasks
+        self._intake = Intake({requests_topic(task): task for task in TaskName}, tasks, ManualClock())
+        self._answering = Answering("nlp", "bench", lambda _: True)
+        #: Rows of each batch of the last poll.
+        self.batches: list[int] = []
+
+    @property
+    def task(self) -> Task:
+        """The one that is served."""
+        ((task,),) = [list(served.values()) for served in self.tasks.values()]
+        return task
+
+    def ask(
+        self, requests: Sequence[Mapping[str, Any]], *, offsets: Sequence[int] | None = None, budget: int = 4096
+    ) -> list[dict[str, Any]]:
+        """Answer requests in one poll.
+
+        Args:
+            requests: As a producer sends them; ``task`` says which topic, where more than one is served.
+            offsets: Of their records; their places in the list if not given. What is random depends on them.
+            budget: Of the planner, in tokens.
+
+        Returns:
+            The answers as JSON has them, in the order of the requests; each fits the contract.
+        """
+        entries = [self._entry(*each) for each in zip(requests, offsets or range(len(requests)), strict=True)]
+        self._intake.read(entries)
+        rows: dict[Task, list[Row]] = {}
+        for entry in entries:
+            if entry.task is not None:
+                rows.setdefault(entry.task, []).extend(entry.rows)
+        self._run(rows, budget)
+        return [self._answer(entry) for entry in entries]
+
+    def outputs(self, requests: Sequence[Mapping[str, Any]], **options: Any) -> list[Any]:
+        """Return what requests that are answered ``ok`` get; anything else fails the test."""
+        answers = self.ask(requests, **options)
+        assert all(answer["status"] == "ok" for answer in answers), [a for a in answers if a["status"] != "ok"]
+        return [answer["outputs"] for answer in answers]
+
+    def _entry(self, request: Mapping[str, Any], offset: int) -> Entry:
+        task = TaskName(request["task"]) if "task" in request else next(iter(self.tasks))
+        value = json.dumps(request).encode()
+        return self._intake.entry(FakeRecord(requests_topic(task), 0, offset, 1_000, b"k", value, ()))
+
+    def _run(self, rows: Mapping[Task, Sequence[Row]], budget: int) -> None:
+        self.batches = []
+        executor = Executor()
+        try:
+            for task, of_task in rows.items():
+                for batch in plan(task, of_task, budget=budget):
+                    self.batches.append(len(batch.rows))
+                    run = executor.submit(batch).result()
+                    for row, output in zip(batch.rows, run.outputs, strict=True):
+                        row.output, row.run = output, run
+        finally:
+            executor.close()
+
+    def _answer(self, entry: Entry) -> dict[str, Any]:
+        value = self._answering.messages(entry)[-1].value or b""
+        RESULT.validate_json(value)
+        answer: dict[str, Any] = json.loads(value)
+        return answer

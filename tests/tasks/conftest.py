@@ -1,0 +1,67 @@
+"""Checkpoints that several tests share, and the table of what they measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from checkpoints import build_checkpoint
+from parity import Parity
+from task_bench import TaskBench, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+HEADS = {
+    "text-classification": "sequence-classification",
+    "zero-shot-classification": "sequence-classification",
+    "token-classification": "token-classification",
+    "fill-mask": "masked-lm",
+    "question-answering": "question-answering",
+    "summarization": "seq2seq-lm",
+    "translation": "seq2seq-lm",
+    "text-generation": "causal-lm",
+    "feature-extraction": "base",
+    "multiple-choice": "multiple-choice",
+}
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A checkpoint's folder by family, head and options; each is built once."""
+    built: dict[str, Path] = {}
+
+    def build(family: str, head: str, **options: Any) -> Path:
+        key = f"{family} {head} {options}"
+        if key not in built:
+            built[key] = build_checkpoint(family, head, tmp_path_factory.mktemp(family), **options)
+        return built[key]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def bench_of(folder_of: Callable[..., Path]) -> Callable[..., TaskBench]:
+    """A task on a family's checkpoint, loaded once; options are the checkpoint's."""
+    loaded: dict[str, TaskBench] = {}
+
+    def load(task: str, family: str, *, dtype: str = "float32", **options: Any) -> TaskBench:
+        key = f"{task} {family} {dtype} {options}"
+        if key not in loaded:
+            loaded[key] = serve((task, folder_of(family, HEADS[task], **options)), dtype=dtype)
+        return loaded[key]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def parity(request: pytest.FixtureRequest) -> Iterator[Parity]:
+    """Where the tests put what they measured; at the end of the run it is compared with docs/tasks.md, or written."""
+    records = Parity()
+    yield records
+    if request.config.getoption("--write-docs"):
+        records.write()
+    elif missing := records.missing():
+        pytest.fail(f"docs/tasks.md lacks {missing}: run `pytest tests/tasks --write-docs`")

@@ -1,0 +1,283 @@
+"""What the tasks that write a text share: parameters, padding, ``generate()`` for rows of any requests, decoding."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+from nlp_schemas.generation import MAX_CONTEXT
+from nlp_worker.errors import InferenceFailedError, InvalidRequestError
+from nlp_worker.poll import Row
+from nlp_worker.tasks.decoding import Decoding, RowEnds, RowLogits, ends_with_stop, merge
+from nlp_worker.tasks.encoder import max_length, positions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from nlp_schemas import FinishReason, GenerationParameters
+    from nlp_worker.errors import RequestError
+    from nlp_worker.models import Checkpoint
+
+#: Parameters of a request that are ``GenerationConfig``'s, under its names.
+CONFIG_PARAMETERS: Final = (
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "num_beams",
+    "length_penalty",
+    "early_stopping",
+    "num_return_sequences",
+    "max_new_tokens",
+    "max_length",
+    "min_new_tokens",
+    "min_length",
+)
+
+#: New tokens where neither request, checkpoint nor pipeline say: transformers'.
+DEFAULT_NEW_TOKENS: Final = 20
+
+#: The parameters that are set apart from a row's others, for they are the batch's, or counted.
+_LENGTHS_AND_BEAMS: Final = ("max_new_tokens", "max_length", "num_beams", "num_return_sequences", "do_sample")
+
+
+class Inputs(NamedTuple):
+    """A batch on the device."""
+
+    tensors: dict[str, torch.Tensor]
+    rows: Sequence[Row]
+
+
+class Generated(NamedTuple):
+    """What was generated for a row: the new tokens of each sequence."""
+
+    sequences: list[list[int]]
+
+
+class Generator:
+    """A checkpoint's ``generate()``.
+
+    Args:
+        checkpoint: Its model is a ``GenerationMixin``.
+        levels: Generation parameters, each level over the ones before; a request's come last.
+        prefix_tokens: Of what the task puts before every prompt, and what no length counts.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *levels: Mapping[str, Any], prefix_tokens: int = 0) -> None:
+        self._model = checkpoint.model
+        self._tokenizer = checkpoint.tokenizer
+        # A tokenizer is not thread-safe: the device thread decodes with its own.
+        self._device_tokenizer = copy.deepcopy(checkpoint.tokenizer)
+        self.defaults = merge(*levels)
+        self._prefix_tokens = prefix_tokens
+        parameters = inspect.signature(self._model.forward).parameters
+        self._decodes_only = not self._model.config.is_encoder_decoder
+        # Without both, padding on the left would move a row's positions, or be read.
+        self._pads_left = {"attention_mask", "position_ids"} <= set(parameters)
+        #: Tokens of a prompt and what is generated; of an encoder-decoder, of what is generated.
+        self.limit = (
+            max_length(checkpoint.tokenizer, checkpoint.model)
+            if self._decodes_only
+            else positions(checkpoint.model) or MAX_CONTEXT
+        )
+        ids = checkpoint.model.generation_config
+        self._eos = [ids.eos_token_id] if isinstance(ids.eos_token_id, int) else list(ids.eos_token_id or [])
+        candidates = (
+            checkpoint.tokenizer.pad_token_id,
+            ids.pad_token_id,
+            *self._eos,
+            checkpoint.tokenizer.unk_token_id,
+            0,
+        )
+        self._pad = next(identifier for identifier in candidates if identifier is not None)
+        self._start = ids.decoder_start_token_id if ids.decoder_start_token_id is not None else ids.bos_token_id
+        self._ids = {
+            "eos_token_id": self._eos or None,
+            "pad_token_id": self._pad,
+            "bos_token_id": ids.bos_token_id,
+            "decoder_start_token_id": ids.decoder_start_token_id,
+        }
+        # generate() fills in the checkpoint's own parameters, which the rows have already.
+        self._model.generation_config = GenerationConfig()
+        if self._pads_left:
+            self._model.register_forward_pre_hook(self._keep_in_positions, with_kwargs=True)
+
+    def _keep_in_positions(self, _model: Any, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        # A row that has ended is carried along until the last of its batch has, and runs out of positions before.
+        if (ids := named.get("position_ids")) is not None:
+            named["position_ids"] = ids.clamp(max=self.limit - 1)
+        return arguments, named
+
+    def rows(
+        self, features: dict[str, list[int]], asked: GenerationParameters, *levels: Mapping[str, Any], **forced: Any
+    ) -> list[Row]:
+        """Return the rows of a prompt: one, or one for each text that is drawn.
+
+        Args:
+            features: Of the prompt: for a decoder what is continued, else what the encoder reads.
+            asked: The request's parameters.
+            levels: More parameters that these are over.
+            forced: Over all of them.
+
+        Raises:
+            InvalidRequestError: the parameters do not go together, or with the prompt.
+        """
+        settings = self._settings(asked, *levels, **forced)
+        beams = settings.get("num_beams") or 1
+        if asked.do_sample:
+            beams = 1
+        sampled = bool(settings.get("do_sample")) and beams == 1
+        sequences = settings.get("num_return_sequences") or 1
+        if sequences > (beams if not sampled else sequences):
+            problem = f"parameters.num_return_sequences is {sequences}"
+            raise InvalidRequestError(f"{problem}: ask for num_beams of as many or more, or for do_sample")
+        prompt = len(features["input_ids"]) if self._decodes_only else 1
+        decoding = Decoding(
+            settings={**self._ids, **{name: settings[name] for name in settings if name not in _LENGTHS_AND_BEAMS}},
+            prompt_tokens=prompt,
+            # As many as are asked for, as far as there are positions.
+            max_new_tokens=min(self._max_new_tokens(settings, prompt), self.limit - prompt),
+            beams=beams,
+            sequences=1 if sampled else sequences,
+            stops=tuple(asked.stops),
+        )
+        draws = (
+            [replace(decoding, draw=index, seed=asked.seed) for index in range(sequences)] if sampled else [decoding]
+        )
+        return [self._row(features, one) for one in draws]
+
+    def _settings(self, asked: GenerationParameters, *levels: Mapping[str, Any], **forced: Any) -> dict[str, Any]:
+        given = {name: value for name in CONFIG_PARAMETERS if (value := getattr(asked, name)) is not None}
+        settings = merge(self.defaults, *levels, given, forced)
+        for name in {"max_length", "min_length"} & settings.keys():
+            settings[name] += self._prefix_tokens
+        return settings
+
+    def new_tokens_asked(self, asked: GenerationParameters, prompt: int) -> int:
+        """Return how many new tokens a request wants, of itself or by default."""
+        return self._max_new_tokens(self._settings(asked), prompt)
+
+    def _max_new_tokens(self, settings: Mapping[str, Any], prompt: int) -> int:
+        if (asked := settings.get("max_new_tokens")) is None:
+            longest = settings.get("max_length")
+            asked = DEFAULT_NEW_TOKENS if longest is None else longest - prompt
+            if asked < 1:
+                problem = f"parameters.max_length is {longest}, and the prompt has {prompt} tokens already"
+                raise InvalidRequestError(f"{problem}: ask for more, or give max_new_tokens")
+        return int(asked)
+
+    def _row(self, features: dict[str, list[int]], decoding: Decoding) -> Row:
+        row = Row(features, parameters=decoding, new_tokens=decoding.max_new_tokens, beams=decoding.beams)
+        exact = row.length if self._decodes_only and not self._may_be_padded(row) else None
+        # generate() has one value of these for a batch; a row that is alone with its beams has its own.
+        beams = (
+            decoding.beams,
+            decoding.sequences,
+            decoding.max_new_tokens,
+            decoding.settings.get("length_penalty"),
+            decoding.settings.get("early_stopping"),
+        )
+        row.group = exact, beams if decoding.beams > 1 else None
+        return row
+
+    def _may_be_padded(self, row: Row) -> bool:
+        # GPT's causal mask is a table of its positions, and padding takes room in it.
+        fits = self._model.config.model_type != "openai-gpt" or max(row.length, row.new_tokens) <= self.limit // 2
+        return self._pads_left and fits
+
+    def collate(self, rows: Sequence[Row]) -> Inputs:
+        """Pad on the left where a text is continued, else on the right: int64, shape [rows, longest]."""
+        shape = len(rows), max(row.length for row in rows)
+        ids, mask = np.full(shape, self._pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for index, row in enumerate(rows):
+            place = slice(shape[1] - row.length, None) if self._decodes_only else slice(row.length)
+            ids[index, place] = row.features["input_ids"]
+            mask[index, place] = 1
+        arrays = {"input_ids": ids, "attention_mask": mask}
+        return Inputs({name: torch.from_numpy(array).to(self._model.device) for name, array in arrays.items()}, rows)
+
+    @torch.inference_mode()
+    def forward(self, inputs: Inputs) -> list[Generated | RequestError]:
+        """Generate; for each row its new tokens, or why there are none."""
+        first: Decoding = inputs.rows[0].parameters
+        width = inputs.tensors["input_ids"].shape[1]
+        config = GenerationConfig(
+            **self._ids,
+            do_sample=False,
+            num_beams=first.beams,
+            num_return_sequences=first.sequences,
+            max_new_tokens=max(row.parameters.max_new_tokens for row in inputs.rows),
+            return_dict_in_generate=True,
+            **{name: first.settings[name] for name in ("length_penalty", "early_stopping") if name in first.settings},
+        )
+        start = width if self._decodes_only else 1
+        logits = RowLogits(self._model, inputs.rows, width)
+        ends = RowEnds(self._device_tokenizer, inputs.rows, start)
+        generated = self._model.generate(
+            **inputs.tensors,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([logits]),
+            stopping_criteria=StoppingCriteriaList([ends]),
+        )
+        new_tokens = generated.sequences[:, start:].tolist()
+        if first.beams > 1:
+            lengths = (generated.beam_indices >= 0).sum(dim=1).tolist()
+        else:
+            lengths = [ends.ended.get(index, row.parameters.max_new_tokens) for index, row in enumerate(inputs.rows)]
+        outputs: list[Generated | RequestError] = []
+        for index, failed in enumerate(logits.failed):
+            if failed:
+                outputs.append(InferenceFailedError("the model returned logits that are not finite"))
+                continue
+            own = slice(index * first.sequences, (index + 1) * first.sequences)
+            sequences = zip(new_tokens[own], lengths[own], strict=True)
+            outputs.append(Generated([self._cut(sequence[:length]) for sequence, length in sequences]))
+        return outputs
+
+    def _cut(self, sequence: list[int]) -> list[int]:
+        """Cut what stands behind the end: what a row was filled up with until the last of its batch had ended."""
+        ends = (index for index, identifier in enumerate(sequence) if identifier in self._eos)
+        return sequence[: next(ends, len(sequence)) + 1]
+
+    def finish(self, rows: Sequence[Row], asked: GenerationParameters) -> Texts:
+        """Decode what was generated for a request's rows."""
+        written = [(row, sequence) for row in rows for sequence in row.output.sequences]
+        start = [self._start] if not self._decodes_only and self._start is not None else []
+        clean_up = asked.clean_up_tokenization_spaces
+        if clean_up is None and not self._decodes_only:
+            clean_up = False  # transformers 4's pipelines, whatever the tokenizer says
+        texts = [
+            self._tokenizer.decode(
+                [*start, *sequence],
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=clean_up,
+            )
+            for _, sequence in written
+        ]
+        reasons = [self._reason(row, sequence) for row, sequence in written]
+        return Texts(texts, sum(len(sequence) for _, sequence in written), reasons)
+
+    def _reason(self, row: Row, sequence: list[int]) -> FinishReason:
+        decoding: Decoding = row.parameters
+        if len(sequence) < decoding.max_new_tokens or sequence[-1] in self._eos:
+            return "stop"
+        read = row.features["input_ids"] if self._decodes_only else [self._start]
+        return "stop" if ends_with_stop(self._tokenizer, [*read, *sequence], decoding.stops) else "length"
+
+
+class Texts(NamedTuple):
+    """What was generated for a request."""
+
+    texts: list[str]
+    tokens: int
+    reasons: list[FinishReason]

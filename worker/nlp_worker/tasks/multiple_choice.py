@@ -1,0 +1,75 @@
+"""Multiple choice: which of several texts goes with a prompt.
+
+``AutoModelForMultipleChoice`` (transformers has no pipeline of this name). Each choice is a row, and rows of different
+requests share batches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from nlp_schemas import Choice, MultipleChoiceRequest, MultipleChoiceResult, Request, TaskName
+from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
+from nlp_worker.tasks.numbers import shortest_floats, softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from nlp_worker.errors import RequestError
+    from nlp_worker.models import Checkpoint
+    from nlp_worker.poll import Row
+    from nlp_worker.tasks.encoder import Texts
+
+#: Bytes of an answer beside its choices, and of one choice: estimates for the memory of a poll.
+ANSWER_BYTES: Final = 400
+CHOICE_BYTES: Final = 40
+
+
+class MultipleChoice:
+    """Multiple choice on one checkpoint."""
+
+    name = TaskName.MULTIPLE_CHOICE
+    result = MultipleChoiceResult
+    max_batch_tokens = None
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.model = checkpoint.model_info
+        self._encoder = Encoder(checkpoint)
+
+    def preprocess(self, requests: Sequence[Request]) -> list[Prepared | RequestError]:
+        mine = [expect(request, MultipleChoiceRequest) for request in requests]
+        pairs = [[(one.inputs.prompt, choice) for choice in one.inputs.choices] for one in mine]
+        rows = iter(self._encoder.tokenize([pair for of_one in pairs for pair in of_one]))
+        return [
+            prepared_or_error(self._prepare, request, [next(rows) for _ in of_one], of_one)
+            for request, of_one in zip(mine, pairs, strict=True)
+        ]
+
+    def _prepare(self, request: MultipleChoiceRequest, rows: list[Row], pairs: list[Texts]) -> Prepared:
+        fitted = [self._encoder.fit(row, pair, request.parameters) for row, pair in zip(rows, pairs, strict=True)]
+        truncated = any(truncated for _, truncated in fitted)
+        return Prepared([row for row, _ in fitted], truncated, ANSWER_BYTES + len(pairs) * CHOICE_BYTES)
+
+    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Pad as ever; shape [rows, 1, longest], for the model flattens requests and choices and knows no request."""
+        return {name: tensor.unsqueeze(1) for name, tensor in self._encoder.collate(rows).items()}
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> list[np.float32]:
+        """Return the logit of each row, float32."""
+        return list(self._encoder.forward(inputs).logits.float().cpu().numpy()[:, 0])
+
+    def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
+        del request
+        scores: NDArray[np.float32] = softmax(np.array([row.output for row in rows], dtype=np.float32))
+        best = np.argsort(-scores, kind="stable")
+        pairs = zip(best.tolist(), shortest_floats(scores[best]), strict=True)
+        return Finished([Choice(choice=index, score=score) for index, score in pairs])
+
+    def warm_up_rows(self) -> list[Row]:
+        return self._encoder.tokenize([("A prompt", "to warm up with.")] * 2)

@@ -43,10 +43,10 @@ _LABELS: Final = {
     "sequence-classification": ("NEGATIVE", "NEUTRAL", "POSITIVE"),
     "token-classification": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
 }
-#: A layer's output has the first times the standard deviation of its input; far below, all texts get the same logits, and
-#: above it float noise grows. The second makes attention outweigh the residual stream, so that a token's output depends on
-#: the others. A model that generates needs sharper attention, or it repeats itself.
-GAINS: Final = (1.5, 3.0)
+#: A layer's output has the first times the standard deviation of its input; far below, all texts get the same logits,
+#: far above, float noise grows. The second makes attention outweigh the residual stream, so that a token's output
+#: depends on the others. A model that generates needs sharper attention, or it repeats itself.
+GAINS: Final = (2.0, 2.0)
 GENERATING_GAINS: Final = (2.5, 1.5)
 _GENERATING: Final = ("causal-lm", "seq2seq-lm")
 #: Standard deviation of what is added to biases and norms, which else start as 0 and 1 and so are never really tested.

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -63,3 +64,19 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from checkpoints import build_checkpoint  # noqa: PLC0415 - imports torch, which most tests do without
 
     return build_checkpoint("distilbert", "sequence-classification", tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A checkpoint's folder by family, head and options; each is built once."""
+    from checkpoints import build_checkpoint  # noqa: PLC0415 - imports torch, which most tests do without
+
+    built: dict[str, Path] = {}
+
+    def build(family: str, head: str, **options: Any) -> Path:
+        key = f"{family} {head} {options}"
+        if key not in built:
+            built[key] = build_checkpoint(family, head, tmp_path_factory.mktemp(family), **options)
+        return built[key]
+
+    return build

@@ -15,30 +15,44 @@ from typing import TYPE_CHECKING, Any, Self
 from confluent_kafka import Consumer, Producer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from apache_kafka import RunningKafka
 
 TASK = "text-classification"
+KINDS = ("requests", "results", "dead-letter")
 
 #: Seconds. A worker imports torch in 5 on an idle machine; the limit only ends a test that would never end.
 PATIENCE = 90.0
 
 
 class Topics:
-    """One set of topics of a broker, with a producer and a reader that share no code with the worker."""
+    """Topics of one or more tasks, with a producer and a reader that share no code with the worker.
 
-    def __init__(self, broker: RunningKafka, partitions: int = 4, **configs: object) -> None:
+    Args:
+        broker: Where they are created.
+        partitions: Of each.
+        tasks: The first is the one that is meant where none is named.
+        configs: Of the topics, with underscores for the dots.
+    """
+
+    tasks: Sequence[str] = (TASK,)
+
+    def __init__(
+        self, broker: RunningKafka, partitions: int = 4, *, tasks: Sequence[str] = (TASK,), **configs: object
+    ) -> None:
         self.prefix = f"test-{uuid.uuid4().hex[:8]}"
         self.servers = broker.bootstrap_servers
-        for kind in ("requests", "results", "dead-letter"):
-            broker.create_topic(self.name(kind), partitions, **configs)
+        self.tasks = tasks
+        for task in tasks:
+            for kind in KINDS:
+                broker.create_topic(self.name(kind, task), partitions, **configs)
         self._producer = Producer({"bootstrap.servers": self.servers, "message.max.bytes": 20_000_000})
         self._reader = Consumer(
             {"bootstrap.servers": self.servers, "group.id": f"{self.prefix}-reader", "auto.offset.reset": "earliest"}
         )
-        self._reader.subscribe([self.name("results"), self.name("dead-letter")])
+        self._reader.subscribe([self.name(kind, task) for task in tasks for kind in KINDS[1:]])
         self.answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.dead_letters: list[Any] = []
 
@@ -49,14 +63,14 @@ class Topics:
         self._reader.close()
         self._producer.flush(10)
 
-    def name(self, kind: str) -> str:
-        return f"{self.prefix}.{TASK}.{kind}"
+    def name(self, kind: str, task: str | None = None) -> str:
+        return f"{self.prefix}.{task or self.tasks[0]}.{kind}"
 
-    def send(self, values: Iterable[object], **options: Any) -> None:
+    def send(self, values: Iterable[object], *, task: str | None = None, **options: Any) -> None:
         """Send each value, anything but bytes and None as JSON, and wait for the acknowledgements."""
         for number, value in enumerate(values):
             content = value if isinstance(value, bytes) or value is None else json.dumps(value).encode()
-            self._producer.produce(self.name("requests"), content, **{"key": str(number).encode()} | options)
+            self._producer.produce(self.name("requests", task), content, **{"key": str(number).encode()} | options)
             self._producer.poll(0)
         assert self._producer.flush(30) == 0
 
@@ -69,7 +83,7 @@ class Topics:
             assert time.monotonic() < deadline, f"{len(self.answers)} answers, {len(self.dead_letters)} dead letters"
             for message in self._reader.consume(500, timeout=0.2):
                 assert message.error() is None
-                if message.topic() == self.name("results"):
+                if message.topic().endswith(".results"):
                     answer = json.loads(message.value())
                     self.answers[answer["id"]].append(answer)
                 else:
@@ -77,11 +91,21 @@ class Topics:
 
 
 class WorkerProcess:
-    """`nlp-worker run`, with its log kept."""
+    """`nlp-worker run`, with its log kept.
+
+    Args:
+        topics: What it reads and writes.
+        checkpoint: Served as `tiny` for TASK; None where the arguments say what is served.
+        folder: For the log.
+        arguments: After the others.
+        environment: Over this process's own.
+    """
 
     _numbers = itertools.count()
 
-    def __init__(self, topics: Topics, checkpoint: Path, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self, topics: Topics, checkpoint: Path | None, folder: Path, *arguments: str, **environment: str
+    ) -> None:
         self._log = folder / f"worker-{next(self._numbers)}.log"
         command = [
             sys.executable,
@@ -96,8 +120,7 @@ class WorkerProcess:
             topics.prefix,
             "--threads",
             "1",
-            "--model",
-            f"tiny:{TASK}={checkpoint}",
+            *(["--model", f"tiny:{TASK}={checkpoint}"] if checkpoint is not None else []),
             *arguments,
         ]  # fmt: skip - a command line
         # A killed member's partitions are given to others after Kafka's shortest session.

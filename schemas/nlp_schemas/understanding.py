@@ -25,14 +25,17 @@ from nlp_schemas.request import (
 from nlp_schemas.result import Answer, Finite, OkResult
 from nlp_schemas.task import TaskName
 
-#: Words that a mask is filled with, for one mask: each comes with the whole text.
+#: Fillings of all of a text's masks, or answers to a question: each filling comes with the whole text, decoded anew.
 MAX_FILLINGS: Final = 1_000
 
 
 class FillMaskParameters(Truncation):
     """The call parameters of ``transformers.FillMaskPipeline``."""
 
-    top_k: Annotated[int, Field(ge=1, le=MAX_FILLINGS, description="The best words to give for each mask.")] = 5
+    top_k: Annotated[
+        int,
+        Field(ge=1, le=MAX_FILLINGS, description="The best words to give for each mask, 1,000 for all masks together."),
+    ] = 5
     targets: Annotated[
         OneOrSeveral | None, Field(description=f"The only words to choose from: one, or a list of 1 to {MAX_ROWS}.")
     ] = None

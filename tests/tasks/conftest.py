@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from checkpoints import build_checkpoint
 from parity import Parity
 from task_bench import TaskBench, serve
 
@@ -26,20 +25,6 @@ HEADS = {
     "feature-extraction": "base",
     "multiple-choice": "multiple-choice",
 }
-
-
-@pytest.fixture(scope="session")
-def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A checkpoint's folder by family, head and options; each is built once."""
-    built: dict[str, Path] = {}
-
-    def build(family: str, head: str, **options: Any) -> Path:
-        key = f"{family} {head} {options}"
-        if key not in built:
-            built[key] = build_checkpoint(family, head, tmp_path_factory.mktemp(family), **options)
-        return built[key]
-
-    return build
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Requests of every task: the bounds and the type of each field, made of the models' own, and what is said of the rest."""
+"""Requests of every task: bounds and type of each field, from the models themselves, and what is said of the rest."""
 
 from __future__ import annotations
 

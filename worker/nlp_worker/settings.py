@@ -161,7 +161,8 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=240, description="Most device seconds of what is answered and committed together.")
     ] = 5.0
     batch_tokens: Annotated[
-        int, Field(ge=1, le=10_000_000, description="Most tokens of one batch: padding, and what may be generated, included.")
+        int,
+        Field(ge=1, le=10_000_000, description="Most tokens of one batch; padding and what may be generated count."),
     ] = 4096
     threads: Annotated[
         int | None, Field(ge=1, le=1024, description="CPU threads of the model; as many as there are cores if not set.")

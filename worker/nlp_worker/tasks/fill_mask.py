@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from nlp_schemas import Filling, FillMaskRequest, FillMaskResult, Request, TaskName
+from nlp_schemas.understanding import MAX_FILLINGS
 from nlp_worker.errors import CheckpointError, InputTooLongError, InvalidRequestError
 from nlp_worker.tasks.base import Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
@@ -84,9 +85,15 @@ class FillMask:
             problem = f"inputs has no {self._tokenizer.mask_token} token"
             raise InvalidRequestError(f"{problem}: put one where a word is to be found")
         targets = self._targets(parameters.targets)
-        row.parameters = Wanted(min(parameters.top_k, len(targets or range(self._size))), targets)
+        top_k = min(parameters.top_k, len(targets or range(self._size)))
+        if masks * top_k > MAX_FILLINGS:
+            problem = (
+                f"{masks} masks with {top_k} words each are {masks * top_k} fillings, at most {MAX_FILLINGS} are made"
+            )
+            raise InvalidRequestError(f"parameters.top_k: {problem}")
+        row.parameters = Wanted(top_k, targets)
         filling = FILLING_BYTES + len(request.inputs)
-        return Prepared([row], truncated, ANSWER_BYTES + masks * row.parameters.top_k * filling)
+        return Prepared([row], truncated, ANSWER_BYTES + masks * top_k * filling)
 
     def _targets(self, targets: str | list[str] | None) -> list[int] | None:
         """Return the ids of target words: a word that is no entry of the vocabulary is taken for its first token."""

@@ -269,8 +269,11 @@ class Generator:
 
     def _reason(self, row: Row, sequence: list[int]) -> FinishReason:
         decoding: Decoding = row.parameters
-        if len(sequence) < decoding.max_new_tokens or sequence[-1] in self._eos:
+        if len(sequence) < decoding.max_new_tokens:
             return "stop"
+        if sequence[-1] in self._eos:
+            # BART and its kin force the end token at the limit, wherever the text is.
+            return "stop" if decoding.settings.get("forced_eos_token_id") is None else "length"
         read = row.features["input_ids"] if self._decodes_only else [self._start]
         return "stop" if ends_with_stop(self._tokenizer, [*read, *sequence], decoding.stops) else "length"
 

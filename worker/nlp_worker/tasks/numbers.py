@@ -25,9 +25,9 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Over the last axis, in float32, for logits of any size.
 
     Raises:
-        InferenceFailedError: a logit is NaN or infinite. Here, for comparing would hide it: of NaN the first is largest.
+        InferenceFailedError: a logit is NaN or infinite; later a comparison could hide it.
     """
-    _expect_finite(logits)
+    expect_finite(logits)
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
@@ -42,11 +42,16 @@ def shortest_floats(values: NDArray[np.float32]) -> list[float]:
         InferenceFailedError: a number is NaN or infinite.
     """
     flat = np.asarray(values, dtype=np.float32).ravel()
-    _expect_finite(flat)
+    expect_finite(flat)
     return _printed(flat) if len(flat) < MANY else _rounded(flat).tolist()
 
 
-def _expect_finite(values: NDArray[np.float32]) -> None:
+def expect_finite(values: NDArray[np.float32]) -> None:
+    """Refuse NaN and infinity, which are no JSON and no answer.
+
+    Raises:
+        InferenceFailedError: there is one.
+    """
     if not np.isfinite(values).all():
         raise InferenceFailedError("the model returned numbers that are not finite")
 

@@ -15,7 +15,7 @@ from nlp_worker.errors import CheckpointError, InvalidRequestError
 from nlp_worker.tasks.base import Finished, Prepared
 from nlp_worker.tasks.encoder import Encoded, Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
-from nlp_worker.tasks.windows import Window, cut_windows
+from nlp_worker.tasks.windows import Window, cut_windows, room_for_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,9 @@ EXCLUDED: Final = -10_000.0
 #: Bytes of an answer beside its spans, and of one span: estimates for the memory of a poll.
 ANSWER_BYTES: Final = 400
 SPAN_BYTES: Final = 200
+
+#: The request's parameters for the size of a window, and for what neighbours have in common.
+NAMES: Final = ("parameters.max_seq_len", "parameters.doc_stride")
 
 #: The sequence that the context is in a pair: the question comes first.
 CONTEXT: Final = 1
@@ -78,7 +81,10 @@ class QuestionAnswering:
         stride = min(longest // 2, DOC_STRIDE) if parameters.doc_stride is None else parameters.doc_stride
         if stride > longest:
             raise InvalidRequestError(f"parameters.doc_stride is {stride}: a window has {longest} tokens (max_seq_len)")
-        windows = cut_windows(encoding, CONTEXT, longest, stride, names=("max_seq_len", "doc_stride"))
+        room = room_for_text(encoding, CONTEXT, longest, NAMES[0])
+        if parameters.doc_stride is None and stride >= room:
+            stride = room // 2  # a long question leaves less room than the default overlap, which nobody asked for
+        windows = cut_windows(encoding, CONTEXT, longest, stride, names=NAMES)
         rows = [self._row(window) for window in windows]
         return Prepared(rows, output_bytes=ANSWER_BYTES + parameters.top_k * SPAN_BYTES)
 

@@ -12,7 +12,7 @@ import numpy as np
 from nlp_schemas import Label, Request, TaskName, TextClassificationRequest, TextClassificationResult, TextPair
 from nlp_worker.tasks.base import Finished, Prepared
 from nlp_worker.tasks.encoder import expect, prepared_or_error
-from nlp_worker.tasks.numbers import shortest_floats, softmax
+from nlp_worker.tasks.numbers import expect_finite, shortest_floats, softmax
 from nlp_worker.tasks.sequence_classifier import SequenceClassifier
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class TextClassification:
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         parameters = expect(request, TextClassificationRequest).parameters
+        # A sigmoid makes 0 or 1 of an infinite logit, and that would look like an answer.
+        expect_finite(rows[0].output)
         scores = _apply(parameters.function_to_apply or self._default_function, rows[0].output)
         # Stable: labels of equal score keep their order, as in the pipeline.
         best = np.argsort(-scores, kind="stable")[: parameters.top_k]

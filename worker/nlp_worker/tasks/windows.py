@@ -19,7 +19,12 @@ class Window:
 
 
 def cut_windows(
-    encoding: Any, sequence: int, longest: int, stride: int, *, names: tuple[str, str] = ("max_length", "stride")
+    encoding: Any,
+    sequence: int,
+    longest: int,
+    stride: int,
+    *,
+    names: tuple[str, str] = ("parameters.max_length", "parameters.stride"),
 ) -> list[Window]:
     """Cut a text into windows of at most ``longest`` tokens that have ``stride`` tokens in common.
 
@@ -39,8 +44,8 @@ def cut_windows(
     """
     first, last = _span(encoding, sequence)
     text = last - first
-    size, overlap = (f"parameters.{name}" for name in names)
-    room = _room(encoding, text, longest, size)
+    size, overlap = names
+    room = room_for_text(encoding, sequence, longest, size)
     if text <= room:
         return [_window(encoding, first, last, first, text)]
     if stride >= room:
@@ -61,7 +66,7 @@ def first_window(encoding: Any, sequence: int, longest: int) -> Window:
         InputTooLongError: no room is left for the text.
     """
     first, last = _span(encoding, sequence)
-    return _window(encoding, first, last, first, _room(encoding, last - first, longest, "parameters.max_length"))
+    return _window(encoding, first, last, first, room_for_text(encoding, sequence, longest))
 
 
 def _window(encoding: Any, first: int, last: int, start: int, room: int) -> Window:
@@ -70,9 +75,14 @@ def _window(encoding: Any, first: int, last: int, start: int, room: int) -> Wind
     return Window(encoding, [*range(first), *range(start, min(start + room, last)), *tail])
 
 
-def _room(encoding: Any, text: int, longest: int, size: str) -> int:
-    """Return how many of the text's tokens a window has."""
-    fixed = len(encoding.ids) - text
+def room_for_text(encoding: Any, sequence: int, longest: int, size: str = "parameters.max_length") -> int:
+    """Return how many of the text's tokens a window of at most ``longest`` has.
+
+    Raises:
+        InputTooLongError: none; ``size`` is the parameter to raise.
+    """
+    first, last = _span(encoding, sequence)
+    fixed = len(encoding.ids) - (last - first)
     if fixed >= longest and len(encoding.ids) > longest:
         problem = f"a window has {longest} tokens, and {fixed} are taken by what each of them begins with"
         raise InputTooLongError(f"{problem}: shorten that, or ask for longer windows ({size})")

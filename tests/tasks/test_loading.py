@@ -1,0 +1,57 @@
+"""Checkpoints as a worker loads them: warmed up, or refused with a message that says which and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import transformers
+
+from checkpoints import HEADS
+from nlp_worker.errors import CheckpointError
+from nlp_worker.models import load, warm_up
+from nlp_worker.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from task_bench import TaskBench
+
+#: Each task of this kind, and the head that it needs.
+TASKS = {
+    "text-classification": "sequence-classification",
+    "zero-shot-classification": "sequence-classification",
+    "token-classification": "token-classification",
+    "multiple-choice": "multiple-choice",
+}
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_warm_up_runs(bench_of: Callable[..., TaskBench], family: str) -> None:
+    """The rows that each task makes are rows that the model accepts."""
+    warm_up(bench_of(task, family).task for task, head in TASKS.items() if head in HEADS[family])
+
+
+def refuse(checkpoint: Path | str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load(load_settings({"model": (f"text-classification={checkpoint}",), "device": "cpu"}))
+
+
+def test_a_checkpoint_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    """A missing folder, and one with nothing in it."""
+    for folder in (tmp_path / "missing", tmp_path):
+        refuse(folder, folder.name)
+
+
+def test_a_checkpoint_without_the_tasks_head_is_refused(folder_of: Callable[..., Path], tmp_path: Path) -> None:
+    """Transformers would give it a head of random numbers, and every answer would be noise."""
+    folder = folder_of("bert", "sequence-classification")
+    transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    transformers.AutoModel.from_pretrained(folder).save_pretrained(tmp_path)
+    refuse(tmp_path, "no weights for classifier")
+
+
+def test_a_hub_that_cannot_be_reached_is_told_with_what_to_do() -> None:
+    """The tests are offline, so that is what any hub id runs into."""
+    refuse("nobody/nothing@main", "give a folder, or a filled cache by HF_HOME")

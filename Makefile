@@ -15,9 +15,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[inference,dev]'
 	touch $@
 
-# MODELS=hub answers with a checkpoint from the hub instead of the miniature one that the demo trains.
+# MODELS=hub answers with a checkpoint from the hub instead of the miniature one that the demo trains. TASK=fill-mask, say,
+# asks toy requests of that task, and TASK=all those of every task, of miniatures that are trained in a minute.
 demo: install
-	$(BIN)/nlp-worker demo --models $(or $(MODELS),miniature)
+	$(BIN)/nlp-worker demo --models $(or $(MODELS),miniature) $(if $(TASK),--task $(TASK))
 
 # lint first; then everything, on a real Apache Kafka too where Java and Maven are (REQUIRE_KAFKA=1: or else fail).
 test: lint

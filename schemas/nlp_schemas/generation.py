@@ -88,7 +88,7 @@ class GenerationParameters(Closed):
         Field(description=f"The text ends after any of these; one, or a list of 1 to {MAX_STOPS}."),
     ] = None
     clean_up_tokenization_spaces: Annotated[
-        bool | None, Field(description="Whether spaces before punctuation go; null leaves it to the tokenizer.")
+        bool | None, Field(description="Whether spaces before punctuation go; null is the pipeline's default.")
     ] = None
 
     @property

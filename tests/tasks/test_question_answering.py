@@ -281,7 +281,7 @@ def test_a_window_that_fits_is_answered_whatever_the_stride(bench_of: Callable[.
     plain, strided = bench.outputs(
         [request("Who?", "Ann went", max_seq_len=40, **more) for more in ({}, {"doc_stride": 39})]
     )
-    assert plain == strided
+    difference(strided, plain, PROBABILITIES)
 
 
 def test_a_long_question_is_answered_with_less_overlap_than_the_default(bench_of: Callable[..., TaskBench]) -> None:

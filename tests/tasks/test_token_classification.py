@@ -282,4 +282,4 @@ def test_what_cannot_be_served_is_named(bench_of: BenchOf, request_: dict[str, A
     before, answer, after = bench_of("token-classification", "bert").ask([usual, request_, usual])
     assert (answer["status"], answer["error"]["code"]) == ("error", code)
     assert named in answer["error"]["message"]
-    assert before["outputs"] == after["outputs"]
+    difference(after["outputs"], before["outputs"], PROBABILITIES)

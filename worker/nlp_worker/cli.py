@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
 import click
 import structlog
 
-from nlp_schemas import dead_letter_topic, requests_topic, results_topic
+from nlp_schemas import TaskName, dead_letter_topic, requests_topic, results_topic
 from nlp_worker import logging as worker_logging
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
@@ -211,10 +211,15 @@ def _topic(text: str) -> tuple[str, int]:
 @main.command()
 @click.option("--models", type=click.Choice(["miniature", "hub"]), default="miniature", show_default=True,
               help="A miniature that is trained on first use, or the hub's DistilBERT SST-2.")  # fmt: skip
+@click.option("--task", type=click.Choice([*map(str, TaskName), "all"]),
+              help="Ask toy requests of this task, or of each, and compare the answers.")  # fmt: skip
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True,
-              help="Where the miniature and the workers' logs are kept.")  # fmt: skip
-def demo(models: str, folder: Path) -> None:
+              help="Where the miniatures and the workers' logs are kept.")  # fmt: skip
+def demo(models: str, task: str | None, folder: Path) -> None:
     """Watch two workers answer a stream of real sentences through a broker, and one of them die."""
     from nlp_worker.demo.run import run_demo  # noqa: PLC0415 - the other commands do without
 
-    _leave(0 if run_demo(models, folder) else 1)
+    if task is not None and models == "hub":
+        _exit(SettingsError("--task has miniatures only: leave out --models hub"))
+    tasks = list(TaskName) if task == "all" else [TaskName(task)] if task else []
+    _leave(0 if run_demo(models, folder, tasks) else 1)

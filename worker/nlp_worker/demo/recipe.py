@@ -1,16 +1,17 @@
-"""How the demo's checkpoint is learnt: a miniature DistilBERT, from scratch, in some five seconds on two cores.
+"""How the demo's checkpoint is learnt: a miniature DistilBERT, from scratch, in some five seconds.
 
 Not a recipe for anything else. It learns little more than which words VADER's lexicon calls good or bad.
 """
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
 from tokenizers import Tokenizer, models, trainers
+
+from nlp_worker.demo import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +32,6 @@ BATCH_ROWS: Final = 32
 #: The words learn fast, the layers slowly: at 3e-3 for all, a third of the runs end with one answer for everything.
 WORD_LEARNING_RATE: Final = 1e-2
 LEARNING_RATE: Final = 1e-3
-WARM_UP: Final = 0.15
-"""Share of the steps in which the learning rate rises; then it falls to almost 0."""
-GRADIENT_NORM: Final = 1.0
-#: More gain nothing on batches this small, and would be taken from whatever else runs.
-THREADS: Final = 2
 
 
 def learn(sentences: Sequence[tuple[str, str]], seed: int, progress: Callable[[float], None]) -> tuple[Any, Any, float]:
@@ -52,16 +48,18 @@ def learn(sentences: Sequence[tuple[str, str]], seed: int, progress: Callable[[f
     held_out = sentences[::HELD_OUT]
     rest = [sentence for index, sentence in enumerate(sentences) if index % HELD_OUT]
     tokenizer = _train_tokenizer([text for _, text in rest])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(min(THREADS, threads))
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = _new_model(tokenizer)
-            _train(model, list(_batches(tokenizer, rest)), random.Random(seed), progress)  # noqa: S311 - shuffles
+    with fit.seeded(seed) as shuffler:
+        model = _new_model(tokenizer)
+        fit.fit(
+            model,
+            list(_batches(tokenizer, rest)),
+            shuffler,
+            progress,
+            epochs=EPOCHS,
+            rate=LEARNING_RATE,
+            word_rate=WORD_LEARNING_RATE,
+        )
         return tokenizer, model, _accuracy(model, _batches(tokenizer, held_out))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train_tokenizer(texts: Sequence[str]) -> Any:
@@ -100,29 +98,6 @@ def _batches(tokenizer: Any, sentences: Sequence[tuple[str, str]]) -> Iterator[d
         indices = order[start : start + BATCH_ROWS]
         batch = dict(tokenizer.pad({"input_ids": [rows[index] for index in indices]}, return_tensors="pt"))
         yield {**batch, "labels": torch.tensor([LABELS.index(sentences[index][0]) for index in indices])}
-
-
-def _train(
-    model: Any, batches: list[dict[str, torch.Tensor]], shuffler: random.Random, progress: Callable[[float], None]
-) -> None:
-    words = model.get_input_embeddings().weight
-    others = [parameter for parameter in model.parameters() if parameter is not words]
-    groups = [{"params": [words]}, {"params": others}]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
-    steps = EPOCHS * len(batches)
-    rates = [WORD_LEARNING_RATE, LEARNING_RATE]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=WARM_UP)
-    model.train()
-    for step in range(steps):
-        if step % len(batches) == 0:
-            shuffler.shuffle(batches)
-        optimizer.zero_grad()
-        model(**batches[step % len(batches)]).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-        optimizer.step()
-        schedule.step()
-        progress((step + 1) / steps)
-    model.eval()
 
 
 @torch.inference_mode()

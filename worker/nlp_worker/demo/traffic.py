@@ -6,29 +6,37 @@ import json
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from nlp_schemas import RESULT, TaskName, TextClassificationResult, requests_topic, results_topic
+from nlp_schemas import RESULT, ErrorResult, TaskName, requests_topic, results_topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TASK: Final = TaskName.TEXT_CLASSIFICATION
+    from nlp_schemas import Ok
+    from nlp_worker.demo.toys import Toy
 
 #: Milliseconds that the reader waits for answers before it looks whether it shall stop.
 READ_MS: Final = 200
 
 
-class Traffic:
-    """Submits texts at a steady rate and reads the answers, each on its own thread."""
+class Asked(NamedTuple):
+    """A request, and what it is expected to be answered."""
 
-    def __init__(self, bootstrap_servers: str, texts: Sequence[str], rate: float) -> None:
-        self.texts = texts
+    task: TaskName
+    toy: Toy
+
+
+class Traffic:
+    """Submits requests at a steady rate and reads the answers, each on its own thread."""
+
+    def __init__(self, bootstrap_servers: str, asked: Sequence[Asked], rate: float) -> None:
+        self.asked = {f"{one.task}-{number}": one for number, one in enumerate(asked)}
         self.submitted = 0
         self.answers: Counter[str] = Counter()
-        self.samples: dict[str, TextClassificationResult] = {}
+        self.results: dict[str, Ok] = {}
         self._servers = bootstrap_servers
         self._rate = rate
         self._stop = threading.Event()
@@ -53,14 +61,21 @@ class Traffic:
 
     @property
     def complete(self) -> bool:
-        return len(self.answers) == len(self.texts)
+        return len(self.answers) == len(self.asked)
+
+    def answered(self) -> dict[TaskName, tuple[int, int]]:
+        """Return for each task how many requests were answered, and how many there are."""
+        answered = Counter(self.asked[one].task for one in list(self.answers))
+        return {task: (answered[task], count) for task, count in Counter(a.task for a in self.asked.values()).items()}
 
     def _submit(self) -> None:
         producer = KafkaProducer(bootstrap_servers=self._servers, linger_ms=5)
         began = time.monotonic()
-        for number, text in enumerate(self.texts):
-            request = json.dumps({"id": f"sentence-{number}", "inputs": text}).encode()
-            producer.send(requests_topic(TASK), value=request, key=str(number).encode())
+        for number, (name, (task, toy)) in enumerate(self.asked.items()):
+            request: dict[str, Any] = {"id": name, "inputs": toy.inputs}
+            if toy.parameters:
+                request["parameters"] = toy.parameters
+            producer.send(requests_topic(task), value=json.dumps(request).encode(), key=str(number).encode())
             self.submitted = number + 1
             if self._stop.wait(max(began + number / self._rate - time.monotonic(), 0)):
                 break
@@ -68,7 +83,8 @@ class Traffic:
         producer.close()
 
     def _read(self) -> None:
-        reader = KafkaConsumer(results_topic(TASK), bootstrap_servers=self._servers, auto_offset_reset="earliest")
+        topics = {results_topic(one.task) for one in self.asked.values()}
+        reader = KafkaConsumer(*topics, bootstrap_servers=self._servers, auto_offset_reset="earliest")
         while not self._stop.is_set():
             for records in reader.poll(READ_MS).values():
                 for record in records:
@@ -78,11 +94,8 @@ class Traffic:
     def _note(self, value: bytes) -> None:
         answer = RESULT.validate_json(value)
         self.answers[answer.id] += 1
-        if isinstance(answer, TextClassificationResult):
-            self.samples.setdefault(answer.id, answer)
-
-    def text_of(self, answer_id: str) -> str:
-        return self.texts[int(answer_id.removeprefix("sentence-"))]
+        if not isinstance(answer, ErrorResult):
+            self.results.setdefault(answer.id, answer)
 
 
 def lag(admin: KafkaAdminClient, group: str, submitted: int) -> int:

@@ -1,4 +1,4 @@
-"""The demo's checkpoint: trained once, then kept in a cache. ``python -m nlp_worker.demo.train FOLDER`` trains one."""
+"""The demo's checkpoints: trained once, then kept in a cache. ``python -m nlp_worker.demo.train FOLDER`` trains one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import shutil
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from nlp_schemas import TaskName
 from nlp_worker.demo.sentences import load_sentences
 
 if TYPE_CHECKING:
@@ -24,67 +25,85 @@ if TYPE_CHECKING:
 SUMMARY: Final = "demo.json"
 #: Without any of these a folder is no checkpoint. Cleaners of temporary folders delete file by file.
 FILES: Final = (SUMMARY, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-#: What the checkpoint is made of: a change of either makes another.
-INGREDIENTS: Final = ("recipe.py", "sentences.tsv")
+#: What a checkpoint is made of: a change of any makes another.
+SENTIMENT: Final = ("recipe.py", "fit.py", "sentences.tsv")
+TOYS: Final = ("toys.py", "toy_recipes.py", "toy_lessons.py", "vocabularies.py", "fit.py")
 #: Hexadecimal digits of the ingredients' hash in the folder's name: enough to tell versions apart.
 KEY_LENGTH: Final = 12
 
 
+class Miniature(NamedTuple):
+    """A checkpoint of the demo's."""
+
+    folder: Path
+    family: str
+    """As transformers names it."""
+    accuracy: float
+    """The share that it gets right of what it was not trained on."""
+    cached: bool
+    """Whether it was there already."""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the demo's checkpoint.")
+    parser = argparse.ArgumentParser(description="Train a checkpoint of the demo's.")
     parser.add_argument("folder", type=Path, help="must not exist, or be empty")
-    folder = parser.parse_args().folder
+    parser.add_argument("--task", type=TaskName, choices=list(TaskName), default=TaskName.TEXT_CLASSIFICATION)
+    arguments = parser.parse_args()
     try:
-        with show_progress() as progress:
-            accuracy = train_demo_checkpoint(folder, progress=progress)
+        with show_progress(arguments.task) as progress:
+            miniature = train_miniature(arguments.task, arguments.folder, progress=progress)
     except FileExistsError as error:
         parser.error(str(error))
-    Console().print(f"{folder}: {accuracy:.1%} of the held-out sentences right", highlight=False, soft_wrap=True)
+    result = f"{miniature.folder}: {miniature.accuracy:.1%} of what was held out is right"
+    Console().print(result, highlight=False, soft_wrap=True)
 
 
-def ensure_demo_checkpoint(cache: Path) -> tuple[Path, float, bool]:
-    """Return the demo's checkpoint from the cache; train it where it is not there, or was made of something else.
-
-    Returns:
-        Its folder, its accuracy on the held-out sentences, and whether it was there.
-    """
-    folder = cache / f"demo-{_key()}"
+def ensure_miniature(task: TaskName, cache: Path) -> Miniature:
+    """Return a task's checkpoint from the cache; train it where it is not there, or was made of something else."""
+    folder = cache / f"{task}-{_key(task)}"
     if all((folder / name).is_file() for name in FILES):
-        accuracy = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["accuracy"]
-        return folder, float(accuracy), True
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return Miniature(folder, summary["family"], summary["accuracy"], cached=True)
     shutil.rmtree(folder, ignore_errors=True)
-    with show_progress() as progress:
-        return folder, train_demo_checkpoint(folder, progress=progress), False
+    with show_progress(task) as progress:
+        return train_miniature(task, folder, progress=progress)
 
 
-def train_demo_checkpoint(folder: Path, *, seed: int = 0, progress: Callable[[float], None] | None = None) -> float:
-    """Train the demo's checkpoint into a folder, which appears complete or not at all.
+def train_miniature(
+    task: TaskName, folder: Path, *, seed: int = 0, progress: Callable[[float], None] | None = None
+) -> Miniature:
+    """Train a task's checkpoint into a folder, which appears complete or not at all.
 
     Args:
+        task: What the checkpoint is for.
         folder: Must not exist, or be empty.
         seed: The same seed trains the same checkpoint, up to float noise.
         progress: Called with the share of the training that is done, up to 1.
-
-    Returns:
-        The accuracy on sentences that were not trained on.
 
     Raises:
         FileExistsError: something is in the folder.
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty")
-    # Here and not above: imports of seconds, which a checkpoint from the cache can do without.
-    from nlp_worker.demo import recipe  # noqa: PLC0415
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside it, for a folder cannot be renamed into another file system.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         unfinished = Path(temporary, "checkpoint")
-        tokenizer, model, accuracy = recipe.learn(load_sentences(), seed, progress or (lambda _: None))
+        tokenizer, model, accuracy = _learn(task, seed, progress or (lambda _: None))
         _save(tokenizer, model, unfinished)
-        (unfinished / SUMMARY).write_text(json.dumps({"accuracy": accuracy, "seed": seed}) + "\n", encoding="utf-8")
+        summary = {"family": model.config.model_type, "accuracy": accuracy, "seed": seed}
+        (unfinished / SUMMARY).write_text(json.dumps(summary) + "\n", encoding="utf-8")
         unfinished.rename(folder)
-    return accuracy
+    return Miniature(folder, summary["family"], accuracy, cached=False)
+
+
+def _learn(task: TaskName, seed: int, progress: Callable[[float], None]) -> tuple[Any, Any, float]:
+    # Here and not above: imports of seconds, which a checkpoint from the cache can do without.
+    from nlp_worker.demo import recipe, toy_recipes  # noqa: PLC0415
+
+    if task is TaskName.TEXT_CLASSIFICATION:
+        return recipe.learn(load_sentences(), seed, progress)
+    return toy_recipes.learn(task, seed, progress)
 
 
 def _save(tokenizer: Any, model: Any, folder: Path) -> None:
@@ -101,23 +120,26 @@ def _save(tokenizer: Any, model: Any, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def show_progress() -> Iterator[Callable[[float], None]]:
+def show_progress(task: TaskName) -> Iterator[Callable[[float], None]]:
     """Show the training on standard error: as a bar on a terminal, else as one line; yield what to tell the share."""
     console = Console(stderr=True)
     title = "Training the demo's checkpoint"
+    if task is not TaskName.TEXT_CLASSIFICATION:
+        title += f" for {task}"
     if not console.is_terminal:
         console.print(f"{title} ...", highlight=False)
         yield lambda _: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+        shown = bar.add_task(title, total=1.0)
+        yield lambda share: bar.update(shown, completed=share)
 
 
-def _key() -> str:
+def _key(task: TaskName) -> str:
     package = resources.files("nlp_worker.demo")
-    contents = b"".join(package.joinpath(name).read_bytes() for name in INGREDIENTS)
+    ingredients = SENTIMENT if task is TaskName.TEXT_CLASSIFICATION else TOYS
+    contents = b"".join(package.joinpath(name).read_bytes() for name in ingredients)
     return hashlib.sha256(contents).hexdigest()[:KEY_LENGTH]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import IO
 
@@ -71,14 +72,13 @@ class WorkerView:
         return code
 
 
-def start_worker(number: int, bootstrap_servers: str, model: str, folder: Path) -> WorkerView:
+def start_worker(number: int, bootstrap_servers: str, models: Sequence[str], folder: Path) -> WorkerView:
     """Start a worker of the group with one torch thread: two of them share the demo's two cores."""
     arguments = [
         "run",
         "--bootstrap-servers",
         bootstrap_servers,
-        "--model",
-        model,
+        *(argument for model in models for argument in ("--model", model)),
         "--threads",
         "1",
         "--log-format",

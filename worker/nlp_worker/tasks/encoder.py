@@ -12,7 +12,7 @@ from nlp_worker.errors import InputTooLongError, InvalidRequestError, RequestErr
 from nlp_worker.poll import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nlp_schemas import Request, Truncation
     from nlp_worker.models import Checkpoint
@@ -127,15 +127,7 @@ class Encoder:
 
         On the right because these models number positions from the first token on, and read the first token's output.
         """
-        shape = (len(rows), max(row.length for row in rows))
-        arrays = {name: np.full(shape, self._padding[name], dtype=np.int64) for name in rows[0].features}
-        mask = np.zeros(shape, dtype=np.int64)
-        for index, row in enumerate(rows):
-            mask[index, : row.length] = 1
-            for name, values in row.features.items():
-                arrays[name][index, : row.length] = values
-        tensors = {**arrays, "attention_mask": mask}
-        return {name: torch.from_numpy(array).to(self.model.device) for name, array in tensors.items()}
+        return pad(rows, self._padding, self.model.device)
 
     @torch.inference_mode()
     def forward(self, inputs: dict[str, torch.Tensor]) -> Any:
@@ -150,6 +142,32 @@ def _columns(texts: Sequence[Texts]) -> tuple[list[str], list[str] | None]:
     firsts = [first for first, _ in texts]
     seconds = [second for _, second in texts if second is not None]
     return firsts, seconds or None
+
+
+def pad(
+    rows: Sequence[Row], padding: Mapping[str, int], device: torch.device, *, left: bool = False
+) -> dict[str, torch.Tensor]:
+    """Pad the rows' features to the longest row, and add the attention mask.
+
+    Args:
+        rows: Of one batch, all with the same features.
+        padding: What each feature is padded with.
+        device: Where the tensors go.
+        left: Whether the padding stands on the left: where a model goes on from the last token.
+
+    Returns:
+        Tensors of int64, shape [rows, longest].
+    """
+    longest = max(row.length for row in rows)
+    arrays = {name: np.full((len(rows), longest), padding[name], dtype=np.int64) for name in rows[0].features}
+    mask = np.zeros((len(rows), longest), dtype=np.int64)
+    for index, row in enumerate(rows):
+        place = slice(longest - row.length, None) if left else slice(row.length)
+        mask[index, place] = 1
+        for name, values in row.features.items():
+            arrays[name][index, place] = values
+    tensors = {**arrays, "attention_mask": mask}
+    return {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
 
 
 def max_length(tokenizer: Any, model: Any) -> int:

@@ -7,7 +7,6 @@ import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
@@ -15,7 +14,7 @@ from nlp_schemas.generation import MAX_CONTEXT
 from nlp_worker.errors import InferenceFailedError, InvalidRequestError
 from nlp_worker.poll import Row
 from nlp_worker.tasks.decoding import Decoding, RowEnds, RowLogits, ends_with_stop, merge
-from nlp_worker.tasks.encoder import max_length, positions
+from nlp_worker.tasks.encoder import max_length, pad, positions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -197,14 +196,7 @@ class Generator:
 
     def collate(self, rows: Sequence[Row]) -> Inputs:
         """Pad on the left where a text is continued, else on the right: int64, shape [rows, longest]."""
-        shape = len(rows), max(row.length for row in rows)
-        ids, mask = np.full(shape, self._pad, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for index, row in enumerate(rows):
-            place = slice(shape[1] - row.length, None) if self._decodes_only else slice(row.length)
-            ids[index, place] = row.features["input_ids"]
-            mask[index, place] = 1
-        arrays = {"input_ids": ids, "attention_mask": mask}
-        return Inputs({name: torch.from_numpy(array).to(self._model.device) for name, array in arrays.items()}, rows)
+        return Inputs(pad(rows, {"input_ids": self._pad}, self._model.device, left=self._decodes_only), rows)
 
     @torch.inference_mode()
     def forward(self, inputs: Inputs) -> list[Generated | RequestError]:

@@ -127,7 +127,8 @@ class TextGeneration:
 
     def warm_up_rows(self) -> list[Row]:
         (row,) = self._encoder.tokenize([("A sentence to warm up with.", None)])
-        return self._generator.rows(row.features, TextGenerationParameters(max_new_tokens=2, do_sample=False))
+        features = {"input_ids": row.features["input_ids"]}
+        return self._generator.rows(features, TextGenerationParameters(max_new_tokens=2, do_sample=False))
 
 
 def _messages(request: TextGenerationRequest) -> list[ChatMessage]:

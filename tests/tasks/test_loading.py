@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 import transformers
+from safetensors.torch import load_file, save_file
 
 from checkpoints import HEADS
 from nlp_worker.errors import CheckpointError
@@ -50,6 +52,17 @@ def test_a_checkpoint_without_the_tasks_head_is_refused(folder_of: Callable[...,
     transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
     transformers.AutoModel.from_pretrained(folder).save_pretrained(tmp_path)
     refuse(tmp_path, "no weights for classifier")
+
+
+def test_a_pooler_may_be_missing_only_where_it_is_not_read(folder_of: Callable[..., Path], tmp_path: Path) -> None:
+    """BERT's classifier reads it, and a random one would look like an answer; token vectors do without."""
+    shutil.copytree(folder_of("bert", "sequence-classification"), tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "pooler" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    refuse(tmp_path, "no weights for bert.pooler")
+    load(load_settings({"model": (f"feature-extraction={tmp_path}",), "device": "cpu"}))
 
 
 def test_a_hub_that_cannot_be_reached_is_told_with_what_to_do() -> None:

@@ -62,8 +62,8 @@ SERVED: Final[Mapping[TaskName, tuple[Callable[[Checkpoint], Task], Any]]] = {
     TaskName.MULTIPLE_CHOICE: (MultipleChoice, transformers.AutoModelForMultipleChoice),
 }
 
-#: Weights that a checkpoint may lack: the pooled output of a base model is not read.
-UNREAD: Final = "pooler."
+#: Weights that a checkpoint may lack: feature extraction does not read a base model's pooled output. Classifiers do.
+UNREAD: Final[Mapping[TaskName, str]] = {TaskName.FEATURE_EXTRACTION: "pooler."}
 
 
 def load(settings: Settings) -> dict[TaskName, dict[str, Task]]:
@@ -136,7 +136,8 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, dtype: torch.
         model.eval().to(device)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise CheckpointError(_describe(spec, error)) from error
-    if missing := sorted(key for key in loading["missing_keys"] if UNREAD not in key):
+    unread = UNREAD.get(spec.task)
+    if missing := sorted(key for key in loading["missing_keys"] if unread is None or not key.startswith(unread)):
         # transformers fills them with random numbers and a warning; the answers would look like answers.
         reason = f"it has no weights for {', '.join(missing[:3])}: it was not trained for this task"
         raise CheckpointError(f"checkpoint {spec.checkpoint} for {spec.task} cannot be used: {reason}")

@@ -113,6 +113,7 @@ class Consumer:
             TopicError: a topic or the group may not be read.
             FencedError: another instance has this one's instance id.
         """
+        self._finish_joining()
         try:
             records = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
         except _NOT_ALLOWED as error:
@@ -125,6 +126,17 @@ class Consumer:
             raise SettingsError("group: its members have another assignor or another client's protocol") from None
         self._note_assignment()
         return list(itertools.chain.from_iterable(records.values()))
+
+    def _finish_joining(self) -> None:
+        """Make the client wait for the join that its last poll left under way.
+
+        A group's leader that joins because topics became known takes itself for joined as soon as it has made the
+        assignment. If its poll times out before the broker has answered that, the answer is never read: no partitions,
+        no heartbeats, and no error, for ever.
+        """
+        coordinator = self._client._coordinator  # noqa: SLF001 - nothing public tells, or mends it
+        if coordinator._join_task is not None:  # noqa: SLF001
+            coordinator.request_rejoin()
 
     def _note_assignment(self) -> None:
         assignment = frozenset(Partition(*partition) for partition in self._client.assignment())

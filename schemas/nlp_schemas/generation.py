@@ -51,7 +51,7 @@ class GenerationParameters(Closed):
         bool | None, Field(description="Whether tokens are drawn at random; num_beams above 1 excludes it.")
     ] = None
     temperature: Annotated[
-        float | None, Field(gt=0, le=100, description="Of the random draw: below 1 the likely become likelier.")
+        float | None, Field(ge=1e-6, le=100, description="Of the random draw: below 1 the likely become likelier.")
     ] = None
     top_k: Annotated[int | None, Field(ge=0, le=MAX_CONTEXT, description="Draw among so many; 0 among all.")] = None
     top_p: Annotated[float | None, Field(gt=0, le=1, description="Draw among the likeliest of this probability.")] = (
@@ -68,7 +68,7 @@ class GenerationParameters(Closed):
         Field(ge=0, le=MAX_SEED, description="Of the random draw; null is one that is the record's own for ever."),
     ] = None
     repetition_penalty: Annotated[
-        float | None, Field(gt=0, le=100, description="Above 1, what is there already becomes less likely.")
+        float | None, Field(ge=0.01, le=100, description="Above 1, what is there already becomes less likely.")
     ] = None
     no_repeat_ngram_size: Annotated[
         int | None, Field(ge=0, le=MAX_NEW_TOKENS, description="Runs of so many tokens appear once; 0 is off.")

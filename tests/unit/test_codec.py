@@ -32,6 +32,8 @@ TASK = TaskName.TEXT_CLASSIFICATION
         (b"\xff", "not UTF-8: invalid start byte at byte 0"),
         (b"", "not JSON"),
         (b"{", "not JSON"),
+        (b"\xef\xbb\xbf{}", "it begins with a byte order mark"),
+        (b'{"inputs": "a", "' + b"x" * 100_000 + b'": 1}', "xxx: unknown field"),
         (b"[]", "the record's value: Input should be an object"),
         (b"{}", "inputs: Field required"),
         (b'{"inputs": ["a", "b"]}', "inputs: a list is not accepted: send one record for each text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from typing import TYPE_CHECKING, Final, get_args
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
+
+#: Characters of a field's name that are quoted; the longest of ours has 28.
+MAX_NAME_CHARACTERS: Final = 100
 
 #: Problems of one request that its answer lists: enough to mend it, too few to fill a topic.
 MAX_PROBLEMS: Final = 5
@@ -66,13 +70,15 @@ def _describe_unreadable(value: bytes, reason: str) -> str:
         value.decode()
     except UnicodeDecodeError as error:
         return f"the record's value is not UTF-8: {error.reason} at byte {error.start}"
+    if value.startswith(codecs.BOM_UTF8):
+        return "the record's value is not JSON: it begins with a byte order mark, leave that out"
     return f"the record's value is not JSON: {reason.removeprefix('Invalid JSON: ')}"
 
 
 def _describe_problem(problem: ErrorDetails, model: type[BaseModel]) -> str:
     # Names with a space are tags of a union (nlp_schemas.request), nothing the producer wrote.
     location = [part for part in problem["loc"] if " " not in str(part)]
-    where = ".".join(map(str, location)) or "the record's value"
+    where = ".".join(str(part)[:MAX_NAME_CHARACTERS] for part in location) or "the record's value"
     # Of an enumeration pydantic quotes Python's form of its members.
     message = _MEMBER.sub(r"\1", problem["msg"].removeprefix("Value error, "))
     if problem["type"] == "extra_forbidden":

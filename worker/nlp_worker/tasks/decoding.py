@@ -97,17 +97,22 @@ class RowLogits(LogitsProcessor):  # type: ignore[misc]  # transformers is untyp
         self._parts = [part for part in parts.values() if part.processors]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        # Minus infinity is what a model may say of a token that it never chooses.
-        self._not_finite |= (scores.isnan() | scores.isposinf()).any(dim=1).view(-1, self._beams).any(dim=1)
+        self._note_not_finite(scores)
         for part in self._parts:
             rows = self._flat(part.rows, scores.device)
             scores[rows] = part.processors(input_ids[rows, part.padding :], scores[rows])
+        if self._parts:
+            self._note_not_finite(scores)
         if self._random:
             rows = self._flat(list(self._random), scores.device)
             chosen = _draw(scores[rows], [numbers.random() for numbers in self._random.values()])
             scores[rows] = -torch.inf
             scores[rows, chosen] = 0.0
         return scores
+
+    def _note_not_finite(self, scores: torch.Tensor) -> None:
+        # Minus infinity is what a model, or a processor, says of a token that is never to be chosen.
+        self._not_finite |= (scores.isnan() | scores.isposinf()).any(dim=1).view(-1, self._beams).any(dim=1)
 
     def _flat(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
         """Return where rows stand in the batch: each as often as it has beams."""

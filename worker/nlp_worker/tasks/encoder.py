@@ -52,6 +52,7 @@ class Encoder:
         self._features = [name for name in ("input_ids", "token_type_ids") if name in parameters]
         self._use_cache = {"use_cache": False} if "use_cache" in parameters else {}
         self._padding = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": 0}
+        self._cuts_left = self.tokenizer.truncation_side == "left"
         self.max_length = max_length(self.tokenizer, self.model)
 
     def tokenize(self, texts: Sequence[Texts]) -> list[Row]:
@@ -88,9 +89,15 @@ class Encoder:
         problem = f"inputs have {row.length} tokens, at most {longest} are read"
         if not limits.truncation:
             raise InputTooLongError(f"{problem}: shorten them, or leave out truncation")
+        if self.tokenizer.is_fast:
+            (encoding,) = self.encode([texts])
+            kept = _kept(encoding, longest, only_first=strategy == "only_first", left=self._cuts_left)
+            if kept is None:
+                raise InputTooLongError(f"{problem}, and what must be kept of them is longer")
+            return self.row(encoding, kept), True
         try:
             (cut,) = self._call([texts], truncation=strategy, max_length=longest)
-        except Exception as error:  # tokenizers raises nothing narrower when what must be kept is too long
+        except Exception as error:  # transformers raises nothing narrower when what must be kept is too long
             raise InputTooLongError(f"{problem}, and what must be kept of them is longer: {error}") from error
         if cut.length > longest:
             raise InputTooLongError(f"{problem}, and what must be kept of them is longer")
@@ -135,6 +142,43 @@ class Encoder:
 
     def warm_up_rows(self) -> list[Row]:
         return self.tokenize([("A sentence to warm up with.", None)] * 2)
+
+
+def _kept(encoding: Encoded, longest: int, *, only_first: bool, left: bool) -> list[int] | None:
+    """Return the indices of the tokens that truncation leaves, as ``tokenizers`` has it; None where it cannot.
+
+    ``tokenizers`` itself also makes what it cuts off, and of a pair every piece of the one text with every piece of the
+    other: gigabytes for two texts of a page, whether or not anybody asks for them.
+
+    Args:
+        encoding: Of the whole text, or pair.
+        longest: Most tokens to keep, special tokens included.
+        only_first: Whether the first text alone is cut, else the longer one first.
+        left: Whether the beginning of a text is cut, not its end.
+    """
+    places: list[list[int]] = [[], []]
+    for index, sequence in enumerate(encoding.sequence_ids):
+        if sequence is not None:
+            places[sequence].append(index)
+    first, second = map(len, places)
+    room = longest - (len(encoding.ids) - first - second)
+    if only_first:
+        keep = room - second, second
+        if keep[0] <= 0:
+            return None
+    else:
+        short = min(first, second)
+        long = room - short
+        if short > long:
+            # Both are cut, and of an odd number the longer text has the odd one.
+            short, long = room // 2, room - room // 2
+        if short < 0:
+            return None
+        keep = (long, short) if first > second else (short, long)
+    cut: set[int] = set()
+    for of_one, size in zip(places, keep, strict=True):
+        cut.update(of_one[: len(of_one) - size] if left else of_one[size:])
+    return [index for index in range(len(encoding.ids)) if index not in cut]
 
 
 def _columns(texts: Sequence[Texts]) -> tuple[list[str], list[str] | None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from nlp_schemas.generation import MAX_CONTEXT
+from nlp_schemas.generation import MAX_CONTEXT, MAX_NEW_TOKENS
 from nlp_worker.errors import InferenceFailedError, InvalidRequestError
 from nlp_worker.poll import Row
 from nlp_worker.tasks.decoding import Decoding, RowEnds, RowLogits, ends_with_stop, merge
@@ -144,8 +144,8 @@ class Generator:
         decoding = Decoding(
             settings={**self._ids, **{name: settings[name] for name in settings if name not in _LENGTHS_AND_BEAMS}},
             prompt_tokens=prompt,
-            # As many as are asked for, as far as there are positions.
-            max_new_tokens=min(self._max_new_tokens(settings, prompt), self.limit - prompt),
+            # As many as are asked for, as far as there are positions: T5 has no end of them.
+            max_new_tokens=min(self._max_new_tokens(settings, prompt), self.limit - prompt, MAX_NEW_TOKENS),
             beams=beams,
             sequences=1 if sampled else sequences,
             stops=tuple(asked.stops),

@@ -95,3 +95,14 @@ class TaskBench:
         RESULT.validate_json(value)
         answer: dict[str, Any] = json.loads(value)
         return answer
+
+
+def alone(bench: TaskBench, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the outputs of each request in a poll of its own."""
+    return [bench.outputs([request])[0] for request in requests]
+
+
+def said(answer: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return all that a generated answer says, but when."""
+    assert answer["status"] == "ok", answer
+    return answer["outputs"], answer["usage"], answer["finish_reasons"], answer["truncated"]

@@ -45,6 +45,9 @@ _LANGUAGES: Final = tuple(transformers.models.mbart.tokenization_mbart.FAIRSEQ_L
 def save_tokenizer(family: str, folder: Path) -> Any:
     """Write the family's tokenizer to the folder as its real checkpoints have it; return it, to read and not to set."""
     tokenizer = _trained(family)
+    if tokenizer.is_fast:
+        # The state that a call with a length leaves: it would be saved, and cut the texts of whoever reads the file.
+        tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())

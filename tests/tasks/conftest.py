@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from checkpoints import build_checkpoint
+from golden.recipes import make
 from parity import Parity
 from task_bench import TaskBench, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 HEADS = {
     "text-classification": "sequence-classification",
@@ -39,6 +44,21 @@ def bench_of(folder_of: Callable[..., Path]) -> Callable[..., TaskBench]:
         return loaded[key]
 
     return load
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, TaskBench]]:
+    """A checkpoint of a task's golden answers: its folder, and loaded."""
+    built: dict[tuple[str, str], tuple[Path, TaskBench]] = {}
+
+    def build(task: str, checkpoint: str) -> tuple[Path, TaskBench]:
+        if (task, checkpoint) not in built:
+            document = json.loads((GOLDEN / f"{task}.json").read_text(encoding="utf-8"))
+            folder = make(document["checkpoints"][checkpoint], tmp_path_factory.mktemp(checkpoint), build_checkpoint)
+            built[task, checkpoint] = folder, serve((task, folder))
+        return built[task, checkpoint]
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,10 @@ import transformers
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, largest, ranked_difference
+from task_bench import alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from parity import Parity
@@ -73,10 +74,6 @@ def expected(folder: Path, request: dict[str, Any]) -> list[dict[str, Any]]:
 
 def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> float:
     return ranked_difference(ours, theirs, PROBABILITIES)
-
-
-def alone(bench: TaskBench, requests: Sequence[dict[str, Any]]) -> list[Any]:
-    return [bench.outputs([request])[0] for request in requests]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import torch
 
-from checkpoints import HEADS, SENTENCES, build_checkpoint
-from golden.recipes import difference, fingerprint, make
-from task_bench import TaskBench, serve
+from checkpoints import HEADS, SENTENCES
+from golden.recipes import difference, fingerprint
+from task_bench import TaskBench, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,26 +48,6 @@ REQUESTS: Final = [
     for at, parameters in enumerate(PARAMETERS)
     for step in (0, 1)
 ]
-
-
-@pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, TaskBench]]:
-    """A checkpoint of the golden answers: its folder, and loaded."""
-    built: dict[str, tuple[Path, TaskBench]] = {}
-
-    def build(checkpoint: str) -> tuple[Path, TaskBench]:
-        if checkpoint not in built:
-            recipe = GOLDEN["checkpoints"][checkpoint]
-            folder = make(recipe, tmp_path_factory.mktemp(checkpoint), build_checkpoint)
-            built[checkpoint] = folder, serve(("summarization", folder))
-        return built[checkpoint]
-
-    return build
-
-
-def said(answer: Mapping[str, Any]) -> tuple[Any, ...]:
-    assert answer["status"] == "ok", answer
-    return answer["outputs"], answer["usage"], answer["finish_reasons"], answer["truncated"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -118,14 +98,14 @@ def test_without_its_mask_rows_differ(
 
 @pytest.mark.parametrize("checkpoint", GOLDEN["checkpoints"])
 def test_transformers_4_answered_the_same(
-    golden: Callable[[str], tuple[Path, TaskBench]], parity: Parity, checkpoint: str
+    golden: Callable[[str, str], tuple[Path, TaskBench]], parity: Parity, checkpoint: str
 ) -> None:
     """All golden cases of a checkpoint in one poll.
 
     max_length counts, of the call and of task_specific_params, where version 4 let its default of 256 new tokens win;
     a text that is too long is cut unless the request forbids it, where version 4 failed or read on.
     """
-    folder, bench = golden(checkpoint)
+    folder, bench = golden("summarization", checkpoint)
     # Else the answers are another checkpoint's.
     assert difference(fingerprint(folder), GOLDEN["checkpoints"][checkpoint]["fingerprint"]) is None
     cases = [case for case in GOLDEN["cases"] if case["checkpoint"] == checkpoint]

@@ -15,9 +15,10 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, RAW, difference, largest, ranked_difference
+from task_bench import alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from parity import Parity
@@ -73,10 +74,6 @@ def expected(folder: Path, inputs: Any, parameters: dict[str, Any], length: int 
 
 def asked(inputs: Any, **parameters: Any) -> dict[str, Any]:
     return {"inputs": inputs, "parameters": parameters}
-
-
-def alone(bench: TaskBench, requests: Sequence[dict[str, Any]]) -> list[Any]:
-    return [bench.outputs([request])[0] for request in requests]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from checkpoints import HEADS, SENTENCES
+from task_bench import said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,11 +84,6 @@ def mixed(*kinds: tuple[bool, Sequence[Mapping[str, Any]]]) -> list[dict[str, An
         for at, parameters in enumerate(sets)
         for step in (0, 1)
     ]
-
-
-def said(answer: Mapping[str, Any]) -> tuple[Any, ...]:
-    assert answer["status"] == "ok", answer
-    return answer["outputs"], answer["usage"], answer["finish_reasons"], answer["truncated"]
 
 
 def texts(outputs: Sequence[Mapping[str, Any]]) -> list[Any]:

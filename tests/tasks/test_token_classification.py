@@ -15,9 +15,10 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, difference, largest, plain
+from task_bench import alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from parity import Parity
@@ -82,10 +83,6 @@ def asked(inputs: str, **parameters: Any) -> dict[str, Any]:
 
 def compared(ours: Any, theirs: Any) -> float:
     return difference(ours, theirs, PROBABILITIES)
-
-
-def alone(bench: TaskBench, requests: Sequence[dict[str, Any]]) -> list[Any]:
-    return [bench.outputs([request])[0] for request in requests]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import tokenizers
 
-from checkpoints import HEADS, SENTENCES, build_checkpoint
-from golden.recipes import difference, fingerprint, make
+from checkpoints import HEADS, SENTENCES
+from golden.recipes import difference, fingerprint
 from nlp_schemas import TranslationRequest
 from nlp_worker.models import warm_up
-from task_bench import TaskBench, serve
+from task_bench import TaskBench, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,26 +59,6 @@ def requests(family: str) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, TaskBench]]:
-    """A checkpoint of the golden answers: its folder, and loaded."""
-    built: dict[str, tuple[Path, TaskBench]] = {}
-
-    def build(checkpoint: str) -> tuple[Path, TaskBench]:
-        if checkpoint not in built:
-            recipe = GOLDEN["checkpoints"][checkpoint]
-            folder = make(recipe, tmp_path_factory.mktemp(checkpoint), build_checkpoint)
-            built[checkpoint] = folder, serve(("translation", folder))
-        return built[checkpoint]
-
-    return build
-
-
-def said(answer: Mapping[str, Any]) -> tuple[Any, ...]:
-    assert answer["status"] == "ok", answer
-    return answer["outputs"], answer["usage"], answer["finish_reasons"], answer["truncated"]
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mixed_poll_answers_as_each_request_alone(
     bench_of: Callable[..., TaskBench], parity: Parity, family: str
@@ -107,14 +87,14 @@ def test_bfloat16_is_reported(bench_of: Callable[..., TaskBench], parity: Parity
 
 @pytest.mark.parametrize("checkpoint", GOLDEN["checkpoints"])
 def test_transformers_4_answered_the_same(
-    golden: Callable[[str], tuple[Path, TaskBench]], parity: Parity, checkpoint: str
+    golden: Callable[[str, str], tuple[Path, TaskBench]], parity: Parity, checkpoint: str
 ) -> None:
     """All golden cases of a checkpoint in one poll, each pair of T5 with its own parameters.
 
     max_length counts where version 4 let its default of 256 new tokens win; a text too long is cut unless the request
     forbids it; a language that the tokenizer does not know is refused, where version 4 read it as unknown.
     """
-    folder, bench = golden(checkpoint)
+    folder, bench = golden("translation", checkpoint)
     # Else the answers are another checkpoint's.
     assert difference(fingerprint(folder), GOLDEN["checkpoints"][checkpoint]["fingerprint"]) is None
     cases = [case for case in GOLDEN["cases"] if case["checkpoint"] == checkpoint]
@@ -182,9 +162,9 @@ def test_t5_is_told_the_pair_by_its_prefix(bench_of: Callable[..., TaskBench]) -
     assert "this checkpoint translates one pair" in refused["error"]["message"]
 
 
-def test_marian_with_several_targets_is_told_by_a_word(golden: Callable[[str], tuple[Path, TaskBench]]) -> None:
+def test_marian_with_several_targets_is_told_by_a_word(golden: Callable[[str, str], tuple[Path, TaskBench]]) -> None:
     """tgt_lang puts the word before the text: the same as a text that begins with it."""
-    (_, bench), text, short = golden("marian-targets"), TEXTS[1], {"max_new_tokens": 12}
+    (_, bench), text, short = golden("translation", "marian-targets"), TEXTS[1], {"max_new_tokens": 12}
     told, typed, other, source, unknown = bench.ask(
         [
             {"inputs": text, "parameters": {**short, "tgt_lang": "fra"}},

@@ -15,9 +15,10 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, largest, ranked_difference
+from task_bench import alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from parity import Parity
@@ -104,10 +105,6 @@ def by_hand(
         outputs.append({"candidate_label": label, "sequence": text, "is_last": False, "logits": logits})
     answer: dict[str, Any] = single.postprocess(outputs, multi_label=multi_label)
     return answer
-
-
-def alone(bench: TaskBench, requests: Sequence[dict[str, Any]]) -> list[Any]:
-    return [bench.outputs([request])[0] for request in requests]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

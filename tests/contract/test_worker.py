@@ -41,7 +41,8 @@ def test_nothing_is_lost_when_a_worker_is_killed_mid_stream(
         topics.send(requests(5000)[1000:])
         first.process.kill()
         third = stack.enter_context(WorkerProcess(topics, tiny_checkpoint, tmp_path))
-        topics.read_until(lambda: len(topics.answers) == 5000)
+        # Ready, or it would have no handler for the signal below yet.
+        topics.read_until(lambda: len(topics.answers) == 5000 and bool(third.events("ready")), third)
         assert set(topics.answers) == {f"r-{number}" for number in range(5000)}
         assert topics.dead_letters == []
         for worker in (second, third):

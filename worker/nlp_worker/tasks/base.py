@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from nlp_schemas import FinishReason, Model, OkResult, Request, TaskName
     from nlp_worker.errors import RequestError
     from nlp_worker.poll import Row
+
+#: Bytes of an answer beside what its task estimates of its outputs.
+ANSWER_BYTES: Final = 400
 
 
 @dataclass(frozen=True, slots=True)

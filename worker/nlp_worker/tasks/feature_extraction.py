@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import torch
 
 from nlp_schemas import FeatureExtractionRequest, FeatureExtractionResult, Request, TaskName
-from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
 
-#: Bytes of an answer beside its vectors, and of one number: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
+#: Bytes of one number: an estimate for the memory of a poll.
 NUMBER_BYTES: Final = 14
 
 

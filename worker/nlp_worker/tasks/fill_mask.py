@@ -13,7 +13,7 @@ import torch
 from nlp_schemas import Filling, FillMaskRequest, FillMaskResult, Request, TaskName
 from nlp_schemas.understanding import MAX_FILLINGS
 from nlp_worker.errors import CheckpointError, InputTooLongError, InvalidRequestError
-from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats
 
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 #: Bytes of logits, float32, of one batch: a large vocabulary (250,000) allows 1,000 tokens.
 LOGITS_BYTES: Final = 2**30
 
-#: Bytes of an answer beside its fillings, and of a filling beside its sequence: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
+#: Bytes of a filling beside its sequence: an estimate for the memory of a poll.
 FILLING_BYTES: Final = 100
 
 

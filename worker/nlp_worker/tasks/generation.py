@@ -43,6 +43,9 @@ CONFIG_PARAMETERS: Final = (
     "min_length",
 )
 
+#: Bytes of a generated token: an estimate for the memory of a poll.
+TOKEN_BYTES: Final = 8
+
 #: New tokens where neither request, checkpoint nor pipeline say: transformers'.
 DEFAULT_NEW_TOKENS: Final = 20
 

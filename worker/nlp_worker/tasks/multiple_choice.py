@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from nlp_schemas import Choice, MultipleChoiceRequest, MultipleChoiceResult, Request, TaskName
-from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from nlp_worker.poll import Row
     from nlp_worker.tasks.encoder import Texts
 
-#: Bytes of an answer beside its choices, and of one choice: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
+#: Bytes of one choice: an estimate for the memory of a poll.
 CHOICE_BYTES: Final = 40
 
 

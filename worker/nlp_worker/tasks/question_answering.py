@@ -12,7 +12,7 @@ import numpy as np
 
 from nlp_schemas import QuestionAnsweringRequest, QuestionAnsweringResult, Request, Span, TaskName
 from nlp_worker.errors import CheckpointError, InvalidRequestError
-from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoded, Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
 from nlp_worker.tasks.windows import Window, cut_windows, room_for_text
@@ -35,8 +35,7 @@ DOC_STRIDE: Final = 128
 #: The logit of a token that cannot be in an answer: the pipeline's.
 EXCLUDED: Final = -10_000.0
 
-#: Bytes of an answer beside its spans, and of one span: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
+#: Bytes of one span: an estimate for the memory of a poll.
 SPAN_BYTES: Final = 200
 
 #: The request's parameters for the size of a window, and for what neighbours have in common.

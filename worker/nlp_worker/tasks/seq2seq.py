@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from transformers import GenerationConfig
 
 from nlp_schemas import Truncation
-from nlp_worker.tasks.base import Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Prepared
 from nlp_worker.tasks.decoding import own_parameters
 from nlp_worker.tasks.encoder import Encoder
-from nlp_worker.tasks.generation import Generator
+from nlp_worker.tasks.generation import TOKEN_BYTES, Generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,10 +30,6 @@ PIPELINE_BEAMS: Final = {"num_beams": 4}
 
 #: The ``max_length`` that transformers 4 wrote into every checkpoint's configuration, and so took for none.
 UNSET_MAX_LENGTH: Final = 20
-
-#: Bytes of an answer beside its texts, and of a generated token: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
-TOKEN_BYTES: Final = 8
 
 
 class TaskParams(NamedTuple):

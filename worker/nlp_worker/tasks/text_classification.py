@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from nlp_schemas import Label, Request, TaskName, TextClassificationRequest, TextClassificationResult, TextPair
-from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import expect, prepared_or_error
 from nlp_worker.tasks.numbers import expect_finite, shortest_floats, softmax
 from nlp_worker.tasks.sequence_classifier import SequenceClassifier
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from nlp_worker.poll import Row
     from nlp_worker.tasks.encoder import Texts
 
-#: Bytes of an answer beside its labels, and of one label with its score: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
+#: Bytes of one label with its score: an estimate for the memory of a poll.
 LABEL_BYTES: Final = 60
 
 

@@ -20,10 +20,10 @@ from nlp_schemas import (
     TextGenerationResult,
 )
 from nlp_worker.errors import InputTooLongError, InvalidRequestError
-from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.decoding import own_parameters
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
-from nlp_worker.tasks.generation import Generator
+from nlp_worker.tasks.generation import TOKEN_BYTES, Generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
 #: The pipeline's own parameters, where neither request nor checkpoint say.
 PIPELINE_PARAMETERS: Final = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}
-
-#: Bytes of an answer beside its texts, and of a generated token: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
-TOKEN_BYTES: Final = 8
 
 
 class TextGeneration:

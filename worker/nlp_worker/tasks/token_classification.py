@@ -15,7 +15,7 @@ from transformers.pipelines.token_classification import AggregationStrategy
 
 from nlp_schemas import Request, TaskName, TokenClassificationRequest, TokenClassificationResult
 from nlp_worker.errors import InputTooLongError, InvalidRequestError
-from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
 from nlp_worker.tasks.windows import Window, cut_windows, first_window
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
 
-#: Bytes of an answer beside its entities, and of one entity: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
+#: Bytes of one entity: an estimate for the memory of a poll.
 ENTITY_BYTES: Final = 120
 
 #: Strategies that need to know which tokens are one word.

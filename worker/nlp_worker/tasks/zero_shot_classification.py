@@ -18,7 +18,7 @@ from nlp_schemas import (
     ZeroShotClassificationRequest,
     ZeroShotClassificationResult,
 )
-from nlp_worker.tasks.base import Finished, Prepared
+from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
 from nlp_worker.tasks.sequence_classifier import SequenceClassifier
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Bytes of an answer beside text and labels, and of a score: estimates for the memory of a poll.
-ANSWER_BYTES: Final = 400
+#: Bytes of a score: an estimate for the memory of a poll.
 SCORE_BYTES: Final = 20
 
 

@@ -109,30 +109,16 @@ def _measure(reader: KafkaConsumer, ends: list[Any]) -> float:
 def _worker(bootstrap_servers: str, prefix: str) -> None:
     """The worker as `nlp-worker run` wires it, but for the model."""
     from fakes import FakeTask  # noqa: PLC0415 - of the worker's process
-    from nlp_worker import connection  # noqa: PLC0415
     from nlp_worker import logging as worker_logging  # noqa: PLC0415
-    from nlp_worker.answering import Answering  # noqa: PLC0415
-    from nlp_worker.consumer import Consumer  # noqa: PLC0415
     from nlp_worker.executor import Executor  # noqa: PLC0415
-    from nlp_worker.intake import Intake  # noqa: PLC0415
-    from nlp_worker.loop import Worker  # noqa: PLC0415
-    from nlp_worker.publisher import Publisher  # noqa: PLC0415
     from nlp_worker.settings import load_settings  # noqa: PLC0415
+    from nlp_worker.wiring import wired  # noqa: PLC0415
 
     settings = load_settings({"bootstrap_servers": bootstrap_servers, "group": prefix, "topic_prefix": prefix})
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for the life of the process
     worker_logging.configure(level="info", log_format="json", worker="bench", group=prefix)
-    topics = {requests_topic(TASK, prefix): TASK}
-    outputs = [results_topic(TASK, prefix), dead_letter_topic(TASK, prefix)]
-
-    def read_limits() -> dict[str, int]:
-        with contextlib.closing(connection.connect(settings)) as admin:
-            return connection.max_message_bytes(admin, outputs)
-
-    publisher = Publisher(settings, read_limits)
-    intake = Intake(topics, {TASK: {"fake": FakeTask()}}, time)
-    answering = Answering(prefix, "bench", publisher.fits)
-    Worker(Consumer(settings, topics), publisher, Executor(), intake, answering).run()
+    with wired(settings, "bench", [TASK], lambda: {TASK: {"fake": FakeTask()}}, Executor()) as worker:
+        worker.run()
 
 
 if __name__ == "__main__":

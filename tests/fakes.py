@@ -13,7 +13,8 @@ from nlp_worker.answering import Answering
 from nlp_worker.errors import InputTooLongError, RequestError
 from nlp_worker.intake import Intake
 from nlp_worker.isolation import isolate
-from nlp_worker.loop import Limits, Worker
+from nlp_worker.loop import Worker
+from nlp_worker.parts import Limits
 from nlp_worker.poll import BatchRun, Committed, Message, Partition, Row
 from nlp_worker.tasks.base import Finished, Prepared
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from fakes import REQUESTS, Bench, FakeConsumer, FakeExecutor
 from nlp_schemas import DeadLetter, ErrorCode
 from nlp_worker.errors import DeviceLostError, PublishError
-from nlp_worker.loop import LONG_POLL_MS, Limits
+from nlp_worker.loop import LONG_POLL_MS
+from nlp_worker.parts import Limits
 from nlp_worker.poll import Committed, LimitChanged, Partition
 
 P0, P1 = Partition(REQUESTS, 0), Partition(REQUESTS, 1)

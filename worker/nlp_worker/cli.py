@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
 import click
 import structlog
 
-from nlp_schemas import TaskName, dead_letter_topic, requests_topic, results_topic
+from nlp_schemas import TaskName, requests_topic
 from nlp_worker import logging as worker_logging
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from nlp_worker.loop import Worker
+    from nlp_worker.tasks.base import Task
 
 log = structlog.get_logger()
 
@@ -87,7 +88,7 @@ def _run(settings: Settings) -> None:
     )
     if unknown := unknown_environment():
         log.warning("unknown_environment", names=unknown)
-    with _wire(settings, worker_id) as worker:
+    with _wired(settings, worker_id) as worker:
         _obey_signals(worker, settings.drain_seconds)
         log.info("ready", topics=sorted({requests_topic(s.task, settings.topic_prefix) for s in settings.models}))
         worker.run()
@@ -97,58 +98,28 @@ def _run(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def _wire(settings: Settings, worker_id: str) -> Iterator[Worker]:
-    """Build the parts, cheapest check first, and take them down in order.
+def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
+    """Wire a worker that serves the checkpoints of the settings.
 
-    The modules are imported here because the producer's and operator's commands work without torch.
+    What imports torch is imported here: the producer's and operator's commands work without it.
     """
     if not settings.models:
         raise SettingsError("model: no checkpoint is given: use --model TASK=CHECKPOINT, a folder or a hub id")
-    import time  # noqa: PLC0415 - beside the others
+    from nlp_worker.wiring import wired  # noqa: PLC0415 - beside the others
 
-    from nlp_worker import connection  # noqa: PLC0415
-    from nlp_worker.consumer import Consumer  # noqa: PLC0415
-    from nlp_worker.publisher import Publisher  # noqa: PLC0415
+    def load() -> Mapping[TaskName, Mapping[str, Task]]:
+        from nlp_worker import models  # noqa: PLC0415
 
-    tasks_named = {spec.task for spec in settings.models}
-    topics = {requests_topic(task, settings.topic_prefix): task for task in tasks_named}
-    outputs = [name(task, settings.topic_prefix) for task in tasks_named for name in (results_topic, dead_letter_topic)]
-    with contextlib.closing(connection.connect(settings)) as admin:
-        connection.check_topics(admin, read=topics, write=outputs)
+        tasks = models.load(settings)
+        models.warm_up(task for served in tasks.values() for task in served.values())
+        return tasks
 
-    from nlp_worker import models  # noqa: PLC0415
-    from nlp_worker.answering import Answering  # noqa: PLC0415
     from nlp_worker.executor import Executor  # noqa: PLC0415
-    from nlp_worker.intake import Intake  # noqa: PLC0415
-    from nlp_worker.loop import Limits, Worker  # noqa: PLC0415
 
-    tasks = models.load(settings)
-    models.warm_up(task for served in tasks.values() for task in served.values())
-
-    def read_limits() -> dict[str, int]:
-        with contextlib.closing(connection.connect(settings)) as admin:
-            return connection.max_message_bytes(admin, outputs)
-
-    with contextlib.ExitStack() as parts:
-        executor = Executor()
-        parts.callback(executor.close)
-        publisher = Publisher(settings, read_limits)
-        parts.callback(publisher.close)
-        # Closed first: its partitions go to the others of the group while the rest is taken down.
-        consumer = Consumer(settings, topics)
-        parts.callback(consumer.close)
-        yield Worker(
-            consumer,
-            publisher,
-            executor,
-            Intake(topics, tasks, time),
-            Answering(settings.topic_prefix, worker_id, publisher.fits),
-            limits=Limits(
-                records=settings.poll_records,
-                device_seconds=settings.poll_seconds,
-                padded_tokens=settings.batch_tokens,
-            ),
-        )
+    with contextlib.closing(Executor()) as executor:
+        task_names = {spec.task for spec in settings.models}
+        with wired(settings, worker_id, task_names, load, executor) as worker:
+            yield worker
 
 
 def _obey_signals(worker: Worker, drain_seconds: float) -> None:

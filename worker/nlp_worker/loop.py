@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from nlp_worker.batching import Batch, Rate, plan
 from nlp_worker.errors import PublishError
-from nlp_worker.poll import BatchRun, Committed, Entry, LimitChanged, Message, Partition, Poll, Record, Row, Work
+from nlp_worker.parts import Limits
+from nlp_worker.poll import Committed, Entry, LimitChanged, Poll, Record, Row, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Sequence
 
     from nlp_worker.answering import Answering
     from nlp_worker.clock import Clock
     from nlp_worker.intake import Intake
+    from nlp_worker.parts import Consumer, Executor, Publisher
     from nlp_worker.tasks.base import Task
 
 log = structlog.get_logger()
@@ -44,58 +45,6 @@ POLL_ANSWER_BYTES: Final = 64 * 2**20
 #: How often a poll's answers are built again because a topic's limit shrank meanwhile. Each time the limit is read
 #: anew or lowered, so this is only reached when the broker contradicts itself.
 LIMIT_CHANGES: Final = 10
-
-
-class Consumer(Protocol):
-    """Where records come from. Only ever called from the control thread."""
-
-    def poll(self, timeout_ms: int, max_records: int) -> Sequence[Record]: ...
-    def take_revoked(self) -> Collection[Partition]:
-        """Return what was revoked or lost since the last call, even if it has come back."""
-        ...
-
-    @property
-    def assigned(self) -> bool: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def commit(self, offsets: Mapping[Partition, int]) -> Committed: ...
-
-
-class Publisher(Protocol):
-    """Where answers go."""
-
-    def publish(self, messages: Sequence[Message], timeout: float) -> None:
-        """Send, and return when every message is acknowledged.
-
-        Raises:
-            LimitChanged: a topic accepts less than it did.
-            PublishError: not acknowledged within ``timeout`` seconds.
-        """
-        ...
-
-
-class Executor(Protocol):
-    """The device thread."""
-
-    def submit(self, batch: Batch) -> Future[BatchRun]:
-        """Run a batch when those before it are done; never raises for a bad row."""
-        ...
-
-    def wait(self, futures: Sequence[Future[BatchRun]], seconds: float) -> None:
-        """Return when all are done, or after that many seconds."""
-        ...
-
-
-class Limits(NamedTuple):
-    """What bounds a poll and its batches."""
-
-    records: int = 1024
-    """Also the most that wait in memory."""
-    device_seconds: float = 5.0
-    padded_tokens: int = 4096
-    """Of one batch."""
-    publish_seconds: float = 240.0
-    """Below max.poll.interval.ms (300 s): while answers are published nothing is polled."""
 
 
 class Worker:

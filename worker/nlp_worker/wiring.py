@@ -1,0 +1,76 @@
+"""Builds a worker of its parts, cheapest check first, and takes them down in order."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from nlp_schemas import dead_letter_topic, requests_topic, results_topic
+from nlp_worker import connection
+from nlp_worker.answering import Answering
+from nlp_worker.consumer import Consumer
+from nlp_worker.intake import Intake
+from nlp_worker.loop import Worker
+from nlp_worker.parts import Limits
+from nlp_worker.publisher import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from nlp_schemas import TaskName
+    from nlp_worker.parts import Executor
+    from nlp_worker.settings import Settings
+    from nlp_worker.tasks.base import Task
+
+    Tasks = Mapping[TaskName, Mapping[str, Task]]
+
+
+@contextlib.contextmanager
+def wired(
+    settings: Settings,
+    worker_id: str,
+    task_names: Collection[TaskName],
+    load: Callable[[], Tasks],
+    executor: Executor,
+) -> Iterator[Worker]:
+    """Give a worker that is ready to run; at the end of the block it has left its group.
+
+    Args:
+        settings: Of the worker.
+        worker_id: Goes into dead letters.
+        task_names: What is served.
+        load: Returns the checkpoints that are served; called when the topics are known to be there.
+        executor: The device thread.
+
+    Raises:
+        FatalError: something that the worker needs is not there.
+    """
+    topics = {requests_topic(task, settings.topic_prefix): task for task in task_names}
+    outputs = [name(task, settings.topic_prefix) for task in task_names for name in (results_topic, dead_letter_topic)]
+    with contextlib.closing(connection.connect(settings)) as admin:
+        connection.check_topics(admin, read=topics, write=outputs)
+    tasks = load()
+
+    def read_limits() -> dict[str, int]:
+        with contextlib.closing(connection.connect(settings)) as admin:
+            return connection.max_message_bytes(admin, outputs)
+
+    with contextlib.ExitStack() as parts:
+        publisher = Publisher(settings, read_limits)
+        parts.callback(publisher.close)
+        # Closed first: its partitions go to the others of the group while the rest is taken down.
+        consumer = Consumer(settings, topics)
+        parts.callback(consumer.close)
+        yield Worker(
+            consumer,
+            publisher,
+            executor,
+            Intake(topics, tasks, time),
+            Answering(settings.topic_prefix, worker_id, publisher.fits),
+            limits=Limits(
+                records=settings.poll_records,
+                device_seconds=settings.poll_seconds,
+                padded_tokens=settings.batch_tokens,
+            ),
+        )

@@ -40,7 +40,15 @@ from nlp_schemas.generation import (
     TranslationRequest,
     TranslationResult,
 )
-from nlp_schemas.request import MAX_ID_CHARACTERS, MAX_ROWS, MAX_TEXT_CHARACTERS, Request, TextPair, Truncation
+from nlp_schemas.request import (
+    MAX_ID_CHARACTERS,
+    MAX_REQUEST_BYTES,
+    MAX_ROWS,
+    MAX_TEXT_CHARACTERS,
+    Request,
+    TextPair,
+    Truncation,
+)
 from nlp_schemas.result import Error, ErrorCode, ErrorResult, Model, OkResult, Source, Timing, Usage
 from nlp_schemas.task import ALIASES, DEFAULT_PREFIX, TaskName, dead_letter_topic, requests_topic, results_topic
 from nlp_schemas.understanding import (
@@ -69,6 +77,7 @@ __all__ = [
     "HEADER_PREFIX",
     "MAX_ID_CHARACTERS",
     "MAX_MESSAGE_CHARACTERS",
+    "MAX_REQUEST_BYTES",
     "MAX_ROWS",
     "MAX_TEXT_CHARACTERS",
     "REQUESTS",

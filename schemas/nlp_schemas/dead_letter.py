@@ -11,6 +11,9 @@ from nlp_schemas.result import ErrorCode
 #: Every header that the worker adds to the original ones starts with this.
 HEADER_PREFIX: Final = "nlp-dead-letter-"
 
+#: The one that the others stand behind.
+FIRST_HEADER: Final = f"{HEADER_PREFIX}code"
+
 #: Characters. Headers count towards the broker's limit, and the dead-letter topic has 64 KiB more room than requests.
 MAX_MESSAGE_CHARACTERS: Final = 2_000
 
@@ -61,14 +64,15 @@ class DeadLetter(BaseModel):
 
     @classmethod
     def from_headers(cls, headers: Sequence[tuple[str, bytes]]) -> Self:
-        """Read a dead letter's headers; the last of a name counts, for the worker's own come last.
+        """Read a dead letter's headers: the worker's own are the last, and begin with the code.
 
         Raises:
             pydantic.ValidationError: a header is missing or says what it cannot.
         """
-        added = {
-            name.removeprefix(HEADER_PREFIX).replace("-", "_"): value.decode()
-            for name, value in headers
-            if name.startswith(HEADER_PREFIX)
-        }
-        return cls.model_validate(added)
+        added: dict[str, bytes] = {}
+        for name, value in headers:
+            if name == FIRST_HEADER:  # what stood before it was the record's, and may be anything
+                added = {}
+            if name.startswith(HEADER_PREFIX):
+                added[name.removeprefix(HEADER_PREFIX).replace("-", "_")] = value
+        return cls.model_validate({name: value.decode(errors="replace") for name, value in added.items()})

@@ -18,6 +18,10 @@ MAX_TEXT_CHARACTERS: Final = 100_000
 #: every choice): a second or so of tokenizing.
 MAX_ROWS_CHARACTERS: Final = 1_000_000
 
+#: Bytes of a request: twice what the most characters of one take in UTF-8. A broker limits what it is sent (to 1 MiB,
+#: where nobody says otherwise), but of records that are compressed it counts the compressed bytes.
+MAX_REQUEST_BYTES: Final = 8 * 2**20
+
 #: Rows of one request: labels, choices, windows. Enough for a book's chapter or a taxonomy, and some seconds of a CPU.
 MAX_ROWS: Final = 1_000
 

@@ -46,7 +46,6 @@ def test_the_clients_own_settings_come_from_file_and_environment(
         ({"model": ("distilbert",)}, "not of the form"),
         ({"model": ("nir=a/b",)}, "'nir' is no task"),
         ({"model": (MODEL, "text-classification=other/sst2")}, "served twice"),
-        ({"delivery": "exactly-once"}, "use at-least-once"),
         ({"kafka": {"consumer": {"enable_auto_commit": True}}}, "committed before they are answered"),
         ({"kafka": {"acks": 1}}, "acks cannot be set"),
     ],

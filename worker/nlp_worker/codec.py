@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from nlp_schemas import (
     MAX_ID_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
+    MAX_REQUEST_BYTES,
     REQUESTS,
     ErrorResult,
     OkResult,
@@ -33,6 +34,9 @@ MAX_NAME_CHARACTERS: Final = 100
 #: Problems of one request that its answer lists: enough to mend it, too few to fill a topic.
 MAX_PROBLEMS: Final = 5
 
+#: Problems of one request that are looked at: a megabyte of unknown fields has 100,000, and each would cost a kilobyte.
+MAX_COUNTED_PROBLEMS: Final = 10_000
+
 _MEMBER: Final = re.compile(r"<\w+\.\w+: ('[^']*')>")
 
 
@@ -40,15 +44,17 @@ def decode(value: bytes | None, task: TaskName) -> Request:
     """Read a request of the task.
 
     Raises:
-        InvalidRequestError: the value is null, not UTF-8, not JSON, or does not fit the task's request model.
+        InvalidRequestError: the value is null, too large, no UTF-8, no JSON, or does not fit the task's request model.
     """
     if value is None:
         raise InvalidRequestError("the record's value is null: send a JSON object with at least `inputs`")
+    if len(value) > MAX_REQUEST_BYTES:
+        raise InvalidRequestError(f"the record's value has {len(value)} bytes: at most {MAX_REQUEST_BYTES} are read")
     model = REQUESTS[task]
     try:
         return model.model_validate_json(value)
     except ValidationError as error:
-        raise InvalidRequestError(_describe(error, value, model), request_id=_valid_id(value)) from None
+        raise InvalidRequestError(_describe(error, value, model), request_id=valid_id(value)) from None
 
 
 def encode(answer: OkResult | ErrorResult) -> bytes:
@@ -56,7 +62,9 @@ def encode(answer: OkResult | ErrorResult) -> bytes:
 
 
 def _describe(error: ValidationError, value: bytes, model: type[BaseModel]) -> str:
-    problems = error.errors(include_url=False, include_context=False)
+    if error.error_count() > MAX_COUNTED_PROBLEMS:
+        return f"the record's value has {error.error_count()} problems, such as fields that are unknown"
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
     if problems[0]["type"] == "json_invalid":
         return _describe_unreadable(value, problems[0]["msg"])
     listed = "; ".join(_describe_problem(problem, model) for problem in problems[:MAX_PROBLEMS])
@@ -111,10 +119,10 @@ def _limits(field: FieldInfo | None) -> str:
     return " ".join(words[type(bound)].format(getattr(bound, names[type(bound)])) for bound in bounds)
 
 
-def _valid_id(value: bytes) -> str | None:
-    """Return the id of a request that does not fit its schema; None where it has no valid one."""
+def valid_id(value: bytes | None) -> str | None:
+    """Return the id of a request that may not fit its schema; None where it has no valid one."""
     try:
-        document = json.loads(value)
+        document = json.loads(value or b"")
         candidate = document.get("id") if isinstance(document, dict) else None
         if isinstance(candidate, str) and 1 <= len(candidate) <= MAX_ID_CHARACTERS:
             candidate.encode()

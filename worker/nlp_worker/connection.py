@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlparse
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
+from pydantic import SecretStr
 
 from nlp_worker.errors import BrokerError, SettingsError, TopicError
+from nlp_worker.record_headers import accept_any_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -40,7 +44,7 @@ CAUSES: Final = (
     # It told its version and closed. kafka-python drops an answer that arrives together with the end of the
     # connection, so why a login failed often cannot be known.
     (
-        r"broker_version=\(.*Connection lost: .*socket disconnected",
+        r"broker_version=\([^)]*\) \(\w+\)>: Connection lost: \w+: socket disconnected",
         "it closed the connection at the login: see kafka.security_protocol, sasl_mechanism, the user and the password",
     ),
     (
@@ -66,6 +70,8 @@ def client_settings(
         elif name in extra or not _known_anywhere(name):
             raise SettingsError(f"kafka: {client.__name__} has no setting {name!r}")
     _check_files(merged)
+    _check_certificate(merged)
+    _check_proxy(merged)
     return merged
 
 
@@ -78,12 +84,42 @@ def _check_files(merged: Mapping[str, Any]) -> None:
                 raise SettingsError(f"kafka.{name}: {path} cannot be read: {error.strerror}") from None
 
 
+def _check_certificate(merged: Mapping[str, Any]) -> None:
+    """See that the client's certificate and its key can be used.
+
+    The client loads them at each attempt to connect: an encrypted key without a password would ask the terminal for it.
+    """
+    certificate, key = merged.get("ssl_certfile"), merged.get("ssl_keyfile")
+    if not certificate:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, merged.get("ssl_password") or "")
+    except (OSError, ValueError):  # what OpenSSL says of a wrong password differs, and is never clear
+        problem = "it does not open with ssl_password, or is not the key of ssl_certfile"
+        raise SettingsError(f"kafka.ssl_keyfile: the key in {key or certificate} cannot be used: {problem}") from None
+
+
+def _check_proxy(merged: Mapping[str, Any]) -> None:
+    """See that a proxy's URL is one: the client quotes one that it cannot read, and with it the password."""
+    for name in ("proxy_url", "socks5_proxy"):
+        if url := merged.get(name):
+            try:
+                usable = bool(urlparse(url).scheme and urlparse(url).hostname and urlparse(url).port)
+            except ValueError:
+                usable = False
+            if not usable:
+                raise SettingsError(f"kafka.{name} is no URL such as socks5://user:password@host:1080")
+
+
 def _known_anywhere(name: str) -> bool:
     return any(name in client.DEFAULT_CONFIG for client in (KafkaConsumer, KafkaProducer, KafkaAdminClient))
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
-    """Read text from the environment as the type of the client's default."""
+    """Read text from the environment as the type of the client's default; what is secret is plain only from here on."""
+    shown = repr(value)
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     if not isinstance(value, str) or isinstance(default, str) or default is None:
         return value
     try:
@@ -91,7 +127,7 @@ def _typed(name: str, value: Any, default: Any) -> Any:
             return {"true": True, "false": False}[value.lower()]
         return type(default)(value) if isinstance(default, (int, float)) else value
     except (ValueError, KeyError):
-        raise SettingsError(f"kafka.{name}: {value!r} is not a {type(default).__name__}") from None
+        raise SettingsError(f"kafka.{name}: {shown} is not a {type(default).__name__}") from None
 
 
 class _ClientLog(logging.Handler):
@@ -138,6 +174,7 @@ def open_client(kind: Any, arguments: Mapping[str, Any], section: str) -> Any:
         BrokerError: it cannot be reached, or refused us; the message says why.
         SettingsError: a setting cannot be used.
     """
+    accept_any_key()
     with _ClientLog() as client_log, contextlib.ExitStack() as undo:
 
         def network(**configs: Any) -> Any:

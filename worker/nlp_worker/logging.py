@@ -24,7 +24,9 @@ def configure(*, level: str, log_format: str, **bound: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    # Its own tracebacks show the values of local variables, and with them passwords and texts.
+    console_renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Processor = console_renderer if console else structlog.processors.JSONRenderer()
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*(shared[:3] if console else shared), renderer],
@@ -49,4 +51,5 @@ def _take_over_standard_logging(shared: list[Processor], renderer: Processor, le
         handler.addFilter(lambda record: record.name.partition(".")[0] not in NOISY)
     root = logging.getLogger()
     root.handlers = [handler]
+    # Never below: at debug the client logs the bytes that it sends, and with them the password.
     root.setLevel(max(level, logging.INFO))

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -23,29 +23,9 @@ from pydantic_settings import (
 
 from nlp_schemas import ALIASES, DEFAULT_PREFIX, REQUESTS, TaskName
 from nlp_worker.errors import SettingsError
+from nlp_worker.kafka_settings import KafkaSettings
 
 ENVIRONMENT_PREFIX: Final = "NLP_WORKER_"
-
-#: Settings of the client that carry a guarantee, with what breaks when they are changed. They are set by the worker.
-GUARANTEED: Final = {
-    "acks": "an answer would count as published before it is replicated",
-    "allow_auto_create_topics": "a misspelt topic would be created instead of refused",
-    "auto_offset_reset": "requests sent before the first start would be skipped",
-    "enable_auto_commit": "requests would be committed before they are answered",
-    "enable_idempotence": "a lost acknowledgement would leave an answer twice",
-    "group_id": "it is the setting `group`",
-    "group_instance_id": "it is the setting `instance_id`",
-    "isolation_level": "requests of aborted transactions would be answered",
-    "key_deserializer": "an error in it would stop the client for good",
-    "key_serializer": "keys are passed on as they are",
-    "max_poll_records": "it is the setting `poll_records`",
-    "partition_assignment_strategy": "work given up in a rebalance would be lost",
-    "retries": "answers would be dropped while a broker is away",
-    "transactional_id": "it follows from `group` and `instance_id`",
-    "value_deserializer": "an error in it would stop the client for good",
-    "value_serializer": "answers are bytes already",
-    "bootstrap_servers": "it is the setting `bootstrap_servers`",
-}
 
 
 class ModelSpec(NamedTuple):
@@ -87,26 +67,6 @@ def _task(name: str) -> TaskName:
     return TaskName(own)
 
 
-class KafkaSettings(BaseModel):
-    """kafka-python's own settings, passed on as they are: for both clients, and for one of them."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    consumer: dict[str, Any] = {}
-    producer: dict[str, Any] = {}
-
-    @property
-    def common(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-    @model_validator(mode="after")
-    def _refuse_guaranteed(self) -> KafkaSettings:
-        for name in (*self.common, *self.consumer, *self.producer):
-            if name in GUARANTEED:
-                raise ValueError(f"{name} cannot be set: {GUARANTEED[name]}")
-        return self
-
-
 class Settings(BaseSettings):
     """Everything that can be set; the description of each is its help."""
 
@@ -115,6 +75,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         frozen=True,
         extra="forbid",
+        hide_input_in_errors=True,
         nested_model_default_partial_update=True,
     )
 
@@ -164,6 +125,17 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, le=10_000_000, description="Most tokens of one batch; padding and what may be generated count."),
     ] = 4096
+    max_age_seconds: Annotated[
+        float | None,
+        Field(gt=0, description="A request that is older is answered deadline_exceeded, as with its own timeout_ms."),
+    ] = None
+    failures_in_a_row: Annotated[
+        int,
+        Field(ge=0, description="So many inference_failed or out_of_memory in a row end the worker; 0 is never."),
+    ] = 100
+    stuck_seconds: Annotated[
+        float, Field(ge=1, description="A worker in which nothing moves for so long although there is work ends.")
+    ] = 300.0
     threads: Annotated[
         int | None, Field(ge=1, le=1024, description="CPU threads of the model; as many as there are cores if not set.")
     ] = None
@@ -181,13 +153,6 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return json.loads(value) if value.startswith("[") else [part for part in value.split(",") if part]
-
-    @field_validator("delivery")
-    @classmethod
-    def _refuse_exactly_once(cls, value: str) -> str:
-        if value == "exactly-once":
-            raise ValueError("exactly-once needs transactions, which this version does not have: use at-least-once")
-        return value
 
     @model_validator(mode="after")
     def _check_models(self) -> Settings:
@@ -255,6 +220,8 @@ def _describe(problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     if not location:
         return str(message)
+    if location == ["kafka"]:  # the message begins with the name
+        return f"kafka: {message}"
     if problem["type"] == "extra_forbidden":
         return f"{'.'.join(location)} is no setting; see `nlp-worker run --help`"
     option = "--" + location[0].replace("_", "-")

@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JARS := .kafka/libs/.collected
 
-.PHONY: install demo test lint bench kafka clean
+.PHONY: install demo test lint bench bench-delivery kafka clean
 
 install: $(INSTALLED)
 
@@ -31,7 +31,11 @@ lint: install
 	$(BIN)/lint-imports --no-cache
 
 bench: install
-	$(BIN)/python benchmarks/throughput.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/throughput.py
+
+# What exactly once costs, beside at least once.
+bench-delivery: install
+	PYTHONPATH=tests $(BIN)/python benchmarks/delivery.py
 
 # The jars of Apache Kafka, as tests/kafka/pom.xml names them.
 kafka: $(JARS)

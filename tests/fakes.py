@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import deque
 from concurrent.futures import Future
@@ -10,18 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nlp_schemas import Label, Model, Request, TaskName, TextClassificationRequest, TextClassificationResult
 from nlp_worker.answering import Answering
+from nlp_worker.delivery import AtLeastOnce
 from nlp_worker.errors import InputTooLongError, RequestError
 from nlp_worker.intake import Intake
 from nlp_worker.isolation import isolate
 from nlp_worker.loop import Worker
 from nlp_worker.parts import Limits
-from nlp_worker.poll import BatchRun, Committed, Message, Partition, Row
+from nlp_worker.poll import BatchRun, Commit, Committed, Message, Partition, Row
 from nlp_worker.tasks.base import Finished, Prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from nlp_worker.batching import Batch
+    from nlp_worker.parts import Delivery
 
 REQUESTS = "nlp.text-classification.requests"
 RESULTS = "nlp.text-classification.results"
@@ -120,6 +123,9 @@ class FakeExecutor:
     def wait(self, futures: Sequence[Future[BatchRun]], seconds: float) -> None:
         """Time stands still here: what is not done now will not be done by waiting."""
 
+    def stop(self) -> None:
+        """Nothing runs here that could be stopped."""
+
     def run_next(self) -> None:
         batch, future = self.queue.popleft()
         if not future.set_running_or_notify_cancel():
@@ -143,8 +149,8 @@ class FakePublisher:
     def fits(self, message: Message) -> bool:
         return len(message.value or b"") <= self.limit
 
-    def publish(self, messages: Sequence[Message], timeout: float) -> None:
-        del timeout
+    def publish(self, messages: Sequence[Message], seconds: float) -> None:
+        del seconds
         if self.failures:
             raise self.failures.pop(0)
         self.messages.extend(messages)
@@ -162,6 +168,7 @@ class FakeKafka:
     def __init__(self, partitions: int = 1) -> None:
         self.logs: dict[Partition, list[FakeRecord]] = {Partition(REQUESTS, p): [] for p in range(partitions)}
         self.committed = dict.fromkeys(self.logs, 0)
+        self.metadata: dict[Partition, str] = {}
 
     def send(self, value: object, partition: int = 0) -> None:
         log = self.logs[Partition(REQUESTS, partition)]
@@ -178,6 +185,7 @@ class FakeConsumer:
         self.revoked: set[Partition] = set()
         self.outcomes: list[Committed] = []
         self.commits: list[dict[Partition, int]] = []
+        self.before: dict[Partition, Commit] = {}
         self.timeouts: list[int] = []
         if assigned:
             self.give(kafka.logs)
@@ -215,12 +223,27 @@ class FakeConsumer:
     def resume(self) -> None:
         self.paused = False
 
-    def commit(self, offsets: Mapping[Partition, int]) -> Committed:
+    def commit(self, offsets: Mapping[Partition, Commit]) -> Committed:
         outcome = self.outcomes.pop(0) if self.outcomes else Committed.DONE
         if outcome is Committed.DONE:
-            self.kafka.committed.update(offsets)
-            self.commits.append(dict(offsets))
+            self._keep(offsets)
+            self.commits.append({partition: commit.offset for partition, commit in offsets.items()})
         return outcome
+
+    def _keep(self, offsets: Mapping[Partition, Commit]) -> None:
+        self.kafka.committed.update({partition: commit.offset for partition, commit in offsets.items()})
+        self.kafka.metadata.update({partition: commit.metadata for partition, commit in offsets.items()})
+
+    def committed(self, partitions: Collection[Partition]) -> dict[Partition, Commit]:
+        return {p: Commit(self.kafka.committed[p], self.kafka.metadata.get(p, "")) for p in partitions}
+
+    def begin(self, marks: Mapping[Partition, Commit], before: Mapping[Partition, Commit]) -> Committed:
+        self._keep(marks)
+        self.before.update(before)
+        return Committed.DONE
+
+    def restore(self) -> None:
+        self._keep({p: commit for p, commit in self.before.items() if self.kafka.committed[p] == commit.offset})
 
 
 class Bench:
@@ -236,15 +259,22 @@ class Bench:
         self.consumer = FakeConsumer(self.kafka)
         self.worker = self.start(self.consumer, self.executor)
 
-    def start(self, consumer: FakeConsumer, executor: FakeExecutor) -> Worker:
+    def start(
+        self,
+        consumer: FakeConsumer,
+        executor: FakeExecutor,
+        delivery: Delivery | None = None,
+        max_age: float = math.inf,
+    ) -> Worker:
         return Worker(
             consumer,
-            self.publisher,
+            delivery or AtLeastOnce(self.publisher, consumer, self.clock),
             executor,
             Intake(
                 {REQUESTS: TaskName.TEXT_CLASSIFICATION},
                 {TaskName.TEXT_CLASSIFICATION: {"fake": self.task}},
                 self.clock,
+                max_age,
             ),
             Answering("nlp", "worker-1", self.publisher.fits),
             limits=self.limits,

@@ -26,6 +26,9 @@ KINDS = ("requests", "results", "dead-letter")
 #: Seconds. A worker imports torch in 5 on an idle machine; the limit only ends a test that would never end.
 PATIENCE = 90.0
 
+#: Seconds without a record after which a reader has all that were there: a hundred round trips.
+REST = 0.2
+
 
 class Topics:
     """Topics of one or more tasks, with a producer and a reader that share no code with the worker.
@@ -81,13 +84,23 @@ class Topics:
             for worker in workers:
                 assert worker.process.poll() is None, worker.log()[-2000:]
             assert time.monotonic() < deadline, f"{len(self.answers)} answers, {len(self.dead_letters)} dead letters"
-            for message in self._reader.consume(500, timeout=0.2):
-                assert message.error() is None
-                if message.topic().endswith(".results"):
-                    answer = json.loads(message.value())
-                    self.answers[answer["id"]].append(answer)
-                else:
-                    self.dead_letters.append(message)
+            self._read()
+
+    def read_rest(self) -> None:
+        """Read what is there already, to the end."""
+        while self._read():
+            pass
+
+    def _read(self) -> int:
+        messages = self._reader.consume(500, timeout=REST)
+        for message in messages:
+            assert message.error() is None
+            if message.topic().endswith(".results"):
+                answer = json.loads(message.value())
+                self.answers[answer["id"]].append(answer)
+            else:
+                self.dead_letters.append(message)
+        return len(messages)
 
 
 class WorkerProcess:

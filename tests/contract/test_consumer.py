@@ -11,7 +11,7 @@ from clients import unique, wait_for
 from nlp_worker.broker import api
 from nlp_worker.consumer import Consumer
 from nlp_worker.loop import LONG_POLL_MS
-from nlp_worker.poll import Committed, Partition
+from nlp_worker.poll import Commit, Committed, Partition
 from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_a_leader_whose_poll_ends_while_it_joins_is_a_member_all_the_same(
         until = time.monotonic() + 3 * SESSION
         while time.monotonic() < until:
             consumer.poll(LONG_POLL_MS, 1)
-        assert consumer.commit({Partition(topic, 0): 0}) is Committed.DONE
+        assert consumer.commit({Partition(topic, 0): Commit(0)}) is Committed.DONE
 
 
 def slow_down_sync(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,9 +135,8 @@ def test_a_second_signal_ends_the_worker_at_once(
         (["--model", "text-classification=/does/not/exist"], 5, "there is no such folder"),
         (["--model", "nir=x"], 2, "'nir' is no task"),
         (["--drain-seconds", "soon"], 2, "drain_seconds"),
-        (["--delivery", "exactly-once"], 2, "use at-least-once"),
     ],
-    ids=["missing-topics", "no-broker", "no-checkpoint", "no-task", "bad-number", "exactly-once"],
+    ids=["missing-topics", "no-broker", "no-checkpoint", "no-task", "bad-number"],
 )
 def test_what_cannot_start_exits_with_its_code_and_one_line(
     *, kafka_broker: RunningKafka, tiny_checkpoint: Path, tmp_path: Path, arguments: list[str], code: int, told: str

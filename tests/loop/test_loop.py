@@ -86,17 +86,6 @@ def test_answers_leave_in_the_order_of_their_requests() -> None:
     assert [answer["id"] for answer in bench.publisher.answers()] == [str(number) for number in range(100)]
 
 
-def test_an_expired_request_is_answered_without_the_device_and_without_a_dead_letter() -> None:
-    """timeout_ms counts from the record's timestamp."""
-    bench = Bench()
-    bench.clock.now = 10.0  # the records are of second 1
-    bench.kafka.send({"inputs": "x", "timeout_ms": 100})
-    bench.settle()
-    (answer,) = bench.publisher.answers()
-    assert answer["error"]["code"] == "deadline_exceeded"
-    assert (bench.task.calls, bench.publisher.dead_letters()) == ([], [])
-
-
 def test_a_result_too_large_for_its_topic_becomes_an_error_answer() -> None:
     """The limit is checked before sending; the neighbours and the producer do not notice."""
     bench = Bench()

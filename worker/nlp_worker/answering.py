@@ -156,6 +156,7 @@ def _dead_letter_reason(entry: Entry, worker_id: str) -> DeadLetter:
         partition=record.partition,
         offset=record.offset,
         timestamp=record.timestamp,
+        attempt=entry.attempt,
         worker=worker_id,
         model=model.name if model is not None else "",
         revision=model.revision if model is not None else "",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
-    from nlp_worker.poll import Row
+    from nlp_worker.poll import BatchRun, Row
     from nlp_worker.tasks.base import Task
 
 #: Weight of the newest batch in the learned rate: settles within ten batches, and one slow batch does not halve it.
@@ -16,6 +16,18 @@ RATE_SMOOTHING: Final = 0.2
 
 #: Seconds for a padded token until a batch has run: a BERT-base on one CPU core, so a first poll is rather too small.
 FIRST_RATE: Final = 1e-3
+
+#: Part of the budget from which on a batch is full: only full ones show that more tokens might fit.
+FULL: Final = 0.8
+
+#: Part of a lowered budget that is added to it when it rises: four steps make good for a half.
+RISE: Final = 0.25
+
+#: Full batches in a row before a lowered budget rises: a second or so of a GPU, enough where another process had taken
+#: memory for a moment. Twice as many after each fall, up to the second number: there, attempts that fail cost less than
+#: a thousandth of the device's time.
+FIRST_PATIENCE: Final = 16
+MOST_PATIENCE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,3 +111,48 @@ class Rate:
             self.seconds_per_token += RATE_SMOOTHING * (observed - self.seconds_per_token)
         else:
             self.seconds_per_token, self.learned = observed, True
+
+
+@dataclass(slots=True)
+class Budget:
+    """Tokens of one task's batches: what the settings allow, less where the device's memory was short.
+
+    An attempt at more that fails costs a few forwards, so each fall makes the next attempt come later.
+    """
+
+    most: int
+    """Of the settings."""
+    tokens: int = field(init=False)
+    """What `plan` is given."""
+    _patience: int = field(init=False, default=FIRST_PATIENCE)
+    """Full batches in a row before the next rise."""
+    _full: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.most
+
+    def learn(self, batch: Batch, run: BatchRun) -> None:
+        if run.fitted is None:
+            self._ran(batch.size)
+        # One row can be run in no other way, so that it failed says nothing of how many belong together.
+        elif len(batch.rows) > 1:
+            self._fell_short(batch.size, run.fitted)
+
+    def _ran(self, size: int) -> None:
+        if size < FULL * self.tokens:
+            return
+        self._full += 1
+        if self._full < self._patience:
+            return
+        self._full = 0
+        if self.tokens < self.most:
+            self.tokens = min(self.most, self.tokens + max(int(RISE * self.tokens), 1))
+        else:
+            self._patience = FIRST_PATIENCE
+
+    def _fell_short(self, size: int, fitted: int) -> None:
+        self._full = 0
+        # A larger batch was planned before the last fall: it is not an attempt that failed again.
+        if size <= self.tokens:
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
+        self.tokens = min(self.tokens, fitted or size // 2)

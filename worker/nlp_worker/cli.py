@@ -16,6 +16,7 @@ import structlog
 
 from nlp_schemas import TaskName, requests_topic
 from nlp_worker import logging as worker_logging
+from nlp_worker.dead_letters_cli import dead_letters
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
 
@@ -105,7 +106,9 @@ def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
     """
     if not settings.models:
         raise SettingsError("model: no checkpoint is given: use --model TASK=CHECKPOINT, a folder or a hub id")
-    from nlp_worker.wiring import wired  # noqa: PLC0415 - beside the others
+    from nlp_worker.executor import Executor  # noqa: PLC0415 - beside the others
+    from nlp_worker.watchdog import Watchdog, Watched  # noqa: PLC0415
+    from nlp_worker.wiring import wired  # noqa: PLC0415
 
     def load() -> Mapping[TaskName, Mapping[str, Task]]:
         from nlp_worker import models  # noqa: PLC0415
@@ -114,11 +117,22 @@ def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
         models.warm_up(task for served in tasks.values() for task in served.values())
         return tasks
 
-    from nlp_worker.executor import Executor  # noqa: PLC0415
+    def translate(error: Exception) -> Exception:
+        from nlp_worker import device_errors  # noqa: PLC0415
 
-    with contextlib.closing(Executor()) as executor:
-        task_names = {spec.task for spec in settings.models}
-        with wired(settings, worker_id, task_names, load, executor) as worker:
+        return device_errors.translate(error)
+
+    task_names = {spec.task for spec in settings.models}
+    with (
+        contextlib.closing(Executor(translate)) as executor,
+        wired(settings, worker_id, task_names, load, executor) as worker,
+    ):
+        watched = [
+            Watched("control", lambda: worker.steps, lambda: True),
+            Watched("device", lambda: executor.progress.steps, lambda: executor.busy),
+        ]
+        with contextlib.closing(Watchdog(settings.stuck_seconds, watched, lambda: _leave(ExitCode.STUCK))) as watchdog:
+            watchdog.start()
             yield worker
 
 
@@ -194,3 +208,6 @@ def demo(models: str, task: str | None, folder: Path) -> None:
         _exit(SettingsError("--task has miniatures only: leave out --models hub"))
     tasks = list(TaskName) if task == "all" else [TaskName(task)] if task else []
     _leave(0 if run_demo(models, folder, tasks) else 1)
+
+
+main.add_command(dead_letters)

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import itertools
-import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
 from nlp_worker.errors import FencedError, SettingsError, TopicError
-from nlp_worker.poll import Committed, Partition
+from nlp_worker.jumps import Jumps
+from nlp_worker.poll import Commit, Committed, Partition
+from nlp_worker.revocations import Revocations
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from nlp_worker.poll import Record
+    from nlp_worker.clock import Clock
+    from nlp_worker.poll import Membership, Record
     from nlp_worker.settings import Settings
 
 log = structlog.get_logger()
 
 #: Milliseconds. A leader that fails over takes 12 s; until then the poll stays at the head and is committed again.
 COMMIT_TIMEOUT_MS: Final = 30_000
+
+#: Milliseconds for what is only looked up: it is asked again after the next poll.
+LOOK_UP_TIMEOUT_MS: Final = 5_000
+
+#: Seconds after which a static member that committed nothing commits again what stands there: only a commit's answer
+#: tells it that another process has its instance id by now.
+MEMBER_CHECK_INTERVAL: Final = 10.0
 
 #: Milliseconds to leave the group; past that the session times out by itself.
 CLOSE_TIMEOUT_MS: Final = 5_000
@@ -42,12 +52,12 @@ OWN_SETTINGS: Final[Mapping[str, Any]] = {
     "partition_assignment_strategy": [CooperativeStickyAssignor],
     "isolation_level": "read_committed",
     "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+    # A broker that comes back is noticed within a second.
+    "reconnect_backoff_max_ms": 1_000,
     "fetch_max_bytes": FETCH_MAX_BYTES,
     # How long an idle broker holds a fetch; it answers at once when there is a record.
     "fetch_max_wait_ms": 500,
 }
-
-FENCED: Final = "another member has this instance id: give each worker its own"
 
 #: The group moved on: whoever has the partitions now will answer.
 _LOST: Final = (
@@ -59,33 +69,6 @@ _LOST: Final = (
 _NOT_ALLOWED: Final = (kafka_errors.TopicAuthorizationFailedError, kafka_errors.GroupAuthorizationFailedError)
 
 
-class _Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python is untyped
-    """Adds to a set, and nothing else.
-
-    It is called on the client's I/O thread: a blocking call would raise, and waiting would count as not polling.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._revoked: set[Partition] = set()
-
-    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        with self._lock:
-            self._revoked.update(Partition(*partition) for partition in revoked)
-
-    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        self.on_partitions_revoked(lost)
-
-    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Records of what was assigned say so by themselves."""
-
-    def take(self) -> frozenset[Partition]:
-        with self._lock:
-            taken = frozenset(self._revoked)
-            self._revoked.clear()
-        return taken
-
-
 class Consumer:
     """A member of the group; only the control thread may use it.
 
@@ -94,12 +77,17 @@ class Consumer:
         SettingsError: a setting under [kafka] or [kafka.consumer] cannot be used.
     """
 
-    def __init__(self, settings: Settings, topics: Collection[str]) -> None:
+    def __init__(self, settings: Settings, topics: Collection[str], clock: Clock = time) -> None:
         own = {**OWN_SETTINGS, "group_id": settings.group, "group_instance_id": settings.instance_id}
         arguments = client_settings(settings, KafkaConsumer, own, settings.kafka.consumer)
         self._client = open_client(KafkaConsumer, arguments, "kafka.consumer")
-        self._revocations = _Revocations()
+        self._clock = clock
+        self._revocations = Revocations(self._restore_quietly)
         self._assignment: frozenset[Partition] = frozenset()
+        self._before: dict[Partition, Commit] = {}
+        self._jumps = Jumps(self._beginnings, clock)
+        self._is_static = settings.instance_id is not None
+        self._last_commit = clock.monotonic()
         self._client.subscribe(topics=sorted(topics), listener=self._revocations)
 
     @property
@@ -114,18 +102,31 @@ class Consumer:
             FencedError: another instance has this one's instance id.
         """
         self._finish_joining()
+        self._check_membership()
         try:
             records = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
         except _NOT_ALLOWED as error:
             raise _refusal(error) from None
         except kafka_errors.FencedInstanceIdError:
-            raise FencedError(FENCED) from None
+            raise FencedError from None
         except kafka_errors.InvalidSessionTimeoutError as error:
             raise SettingsError(f"kafka.consumer.session_timeout_ms: {error}") from None
         except kafka_errors.InconsistentGroupProtocolError:
             raise SettingsError("group: its members have another assignor or another client's protocol") from None
         self._note_assignment()
+        for partition, batch in records.items():
+            self._jumps.note(Partition(*partition), batch[0].offset, batch[-1].offset + 1)
+        self._jumps.check()
         return list(itertools.chain.from_iterable(records.values()))
+
+    def _beginnings(self, partitions: Collection[Partition]) -> Mapping[Partition, int] | None:
+        """Return the offset of each partition's first record; None while the broker does not say."""
+        try:
+            kafka_partitions = [TopicPartition(*partition) for partition in partitions]
+            found = self._client.beginning_offsets(kafka_partitions, timeout_ms=LOOK_UP_TIMEOUT_MS)
+        except (kafka_errors.RetriableError, kafka_errors.KafkaTimeoutError):
+            return None
+        return {Partition(*partition): offset for partition, offset in found.items()}
 
     def _finish_joining(self) -> None:
         """Make the client wait for the join that its last poll left under way.
@@ -144,6 +145,7 @@ class Consumer:
             return
         gained, lost = assignment - self._assignment, self._assignment - assignment
         self._assignment = assignment
+        self._jumps.forget(gained | lost)
         log.info("rebalance", partitions=_names(assignment), gained=_names(gained), lost=_names(lost))
 
     def take_revoked(self) -> frozenset[Partition]:
@@ -155,21 +157,84 @@ class Consumer:
     def resume(self) -> None:
         self._client.resume(*self._client.paused())
 
-    def commit(self, offsets: Mapping[Partition, int]) -> Committed:
+    @property
+    def membership(self) -> Membership | None:
+        """What fences a transaction when the group moves on; None while this is no member.
+
+        Without member id and generation the broker takes offsets from anybody: those of a member that was thrown out
+        would be committed too.
+        """
+        member = self._client.group_metadata()
+        return member if member.generation_id > 0 and member.member_id else None
+
+    def committed(self, partitions: Collection[Partition]) -> dict[Partition, Commit] | None:
+        """Return what the group has committed, without the partitions of which it has nothing.
+
+        None while the broker does not say: it waits for the end of a transaction that may still change it.
+
+        Raises:
+            TopicError: the group may not be read.
+        """
+        found: dict[Partition, Commit] = {}
+        for partition in partitions:
+            try:
+                commit = self._client.committed(
+                    TopicPartition(*partition), metadata=True, timeout_ms=LOOK_UP_TIMEOUT_MS
+                )
+            except _NOT_ALLOWED as error:
+                raise _refusal(error) from None
+            except (kafka_errors.RetriableError, kafka_errors.KafkaTimeoutError) as error:
+                log.warning("committed_unknown", reason=type(error).__name__)
+                return None
+            if commit is not None:
+                found[partition] = Commit(commit.offset, commit.metadata or "")
+        return found
+
+    def begin(self, marks: Mapping[Partition, Commit], before: Mapping[Partition, Commit]) -> Committed:
+        """Commit marks at offsets that stay where they are.
+
+        Args:
+            marks: What the next owner shall find if this process ends without a word.
+            before: What it shall find if the partition is given up in peace before anything else is committed.
+
+        Raises:
+            FencedError: another instance has this one's instance id.
+            TopicError: the group or a topic may not be committed to.
+        """
+        for partition, commit in before.items():
+            self._jumps.expect(partition, commit.offset)
+        committed = self.commit(marks)
+        if committed is Committed.DONE:
+            self._before.update(before)
+        return committed
+
+    def restore(self) -> None:
+        """Undo the marks of what was begun and not finished, for the members that will own it."""
+        before, self._before = self._before, {}
+        own = {partition: commit for partition, commit in before.items() if partition in self._assignment}
+        if own and self.commit(own) is not Committed.DONE:
+            log.warning("marks_stay", partitions=_names(own))
+
+    def _restore_quietly(self, partitions: Collection[Partition]) -> None:
+        # On the I/O thread, while the control thread is inside poll(): before the rejoin that gives them to others.
+        own = {partition: self._before.pop(partition) for partition in partitions if partition in self._before}
+        if own:
+            self._client.commit_async(_kafka_offsets(own), callback=_ignore)
+
+    def commit(self, offsets: Mapping[Partition, Commit]) -> Committed:
         """Commit the next offset to read of each partition.
 
         Raises:
             FencedError: another instance has this one's instance id.
             TopicError: the group or a topic may not be committed to.
         """
-        # Without offsets the client would commit positions, records in flight included.
-        commits = {TopicPartition(*partition): OffsetAndMetadata(offset) for partition, offset in offsets.items()}
         try:
-            self._client.commit(commits, timeout_ms=COMMIT_TIMEOUT_MS)
+            # Without offsets the client would commit positions, records in flight included.
+            self._client.commit(_kafka_offsets(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
         except _LOST:
             return Committed.LOST
         except kafka_errors.FencedInstanceIdError:
-            raise FencedError(FENCED) from None
+            raise FencedError from None
         except _NOT_ALLOWED as error:
             raise _refusal(error) from None
         except (
@@ -179,16 +244,46 @@ class Consumer:
         ) as error:
             log.warning("commit_later", reason=type(error).__name__)
             return Committed.LATER
+        self.note_commit(offsets)
         return Committed.DONE
+
+    def note_commit(self, partitions: Iterable[Partition]) -> None:
+        """Of what a transaction committed too: marks that a commit cleared are not to be restored."""
+        self._last_commit = self._clock.monotonic()
+        for partition in partitions:
+            self._before.pop(partition, None)
+
+    def _check_membership(self) -> None:
+        if not self._is_static or self._clock.monotonic() - self._last_commit < MEMBER_CHECK_INTERVAL:
+            return
+        self._last_commit = self._clock.monotonic()
+        for partition in sorted(self._assignment):
+            if standing := self.committed([partition]):
+                self.commit(standing)
+                return
 
     def close(self) -> None:
         """Leave the group, so that its other members take over at once."""
+        # Marks stay: who leaves without `restore` may have been brought down by what they mark.
+        self._before.clear()
         self._client.close(autocommit=False, timeout_ms=CLOSE_TIMEOUT_MS)
 
 
 def _refusal(error: Exception) -> TopicError:
     kind = "group" if isinstance(error, kafka_errors.GroupAuthorizationFailedError) else "requests topic"
     return TopicError(f"READ on the {kind} is not allowed: allow it ({error})")
+
+
+def _kafka_offsets(offsets: Mapping[Partition, Commit]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {
+        TopicPartition(*partition): OffsetAndMetadata(commit.offset, commit.metadata)
+        for partition, commit in offsets.items()
+    }
+
+
+def _ignore(offsets: object, outcome: object) -> None:
+    """Not restored, a mark costs the next owner some speed, and no answer."""
+    del offsets, outcome
 
 
 def _names(partitions: Iterable[Partition]) -> list[str]:

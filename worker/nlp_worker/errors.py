@@ -3,10 +3,10 @@
 WorkerError
 ├── RequestError    answered with its code and committed; the worker goes on
 │   ├── InvalidRequestError · UnknownModelError · InputTooLongError · ResultTooLargeError
-│   └── OutOfMemoryError · InferenceFailedError · DeadlineExceededError
+│   └── OutOfMemoryError · InferenceFailedError · DeadlineExceededError · QuarantinedError
 └── FatalError      the process exits with its code and commits nothing more
     ├── SettingsError · BrokerError · TopicError · CheckpointError
-    └── DeviceLostError · PublishError · FencedError
+    └── DeviceLostError · PublishError · FencedError · FailuresError
 
 Nothing lies between the two: an error that is neither is a bug, and ends the process with Python's own exit code 1.
 A class's docstring is its default message; a message says what was wrong, where, and what would be right.
@@ -15,7 +15,7 @@ A class's docstring is its default message; a message says what was wrong, where
 from enum import IntEnum
 from typing import ClassVar, Self
 
-from nlp_schemas import ErrorCode
+from nlp_schemas import MAX_MESSAGE_CHARACTERS, ErrorCode
 
 
 class ExitCode(IntEnum):
@@ -37,6 +37,10 @@ class ExitCode(IntEnum):
     """Answers cannot be published."""
     FENCED = 8
     """Another instance took this one's place."""
+    FAILURES = 9
+    """Too many requests failed in a row."""
+    STUCK = 10
+    """Nothing moved although there was work."""
 
 
 class WorkerError(Exception):
@@ -93,18 +97,28 @@ class InferenceFailedError(RequestError):
     code = ErrorCode.INFERENCE_FAILED
 
     @classmethod
-    def caused_by(cls, error: Exception, where: str) -> Self:
+    def caused_by(cls, error: BaseException, where: str) -> Self:
         """Return the failure that `error`, raised in `where`, is answered with."""
-        failure = cls(f"{where} raised {type(error).__name__}: {error}")
+        try:
+            said = str(error)[:MAX_MESSAGE_CHARACTERS]
+        except Exception:  # noqa: BLE001 - of its __str__, which a class may write as it likes
+            said = "its message cannot be read"
+        failure = cls(f"{where} raised {type(error).__name__}: {said}")
         # A traceback holds its frames, and these may hold the device's tensors.
         failure.__cause__ = error.with_traceback(None)
         return failure
 
 
 class DeadlineExceededError(RequestError):
-    """The request's timeout_ms was over before it was computed."""
+    """The request was too old before it was computed."""
 
     code = ErrorCode.DEADLINE_EXCEEDED
+
+
+class QuarantinedError(RequestError):
+    """The request brought the worker's process down more than once."""
+
+    code = ErrorCode.QUARANTINED
 
 
 class FatalError(WorkerError):
@@ -150,6 +164,12 @@ class PublishError(FatalError):
 
 
 class FencedError(FatalError):
-    """Another instance took this one's place in the group."""
+    """Another member of the group has this one's instance id: give each worker its own."""
 
     exit_code = ExitCode.FENCED
+
+
+class FailuresError(FatalError):
+    """Too many requests failed in a row."""
+
+    exit_code = ExitCode.FAILURES

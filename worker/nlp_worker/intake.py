@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from nlp_schemas import Request, Stage, TaskName
@@ -34,14 +35,20 @@ class Intake:
         topics: The task of each requests topic.
         tasks: The checkpoints that are served: for each task by name, the first being the default.
         clock: Tells how old a request is.
+        max_age: Seconds after which a request is not computed, whatever it says itself.
     """
 
     def __init__(
-        self, topics: Mapping[str, TaskName], tasks: Mapping[TaskName, Mapping[str, Task]], clock: Clock
+        self,
+        topics: Mapping[str, TaskName],
+        tasks: Mapping[TaskName, Mapping[str, Task]],
+        clock: Clock,
+        max_age: float = math.inf,
     ) -> None:
         self._topics = topics
         self._tasks = tasks
         self._clock = clock
+        self._max_age = max_age
 
     def entry(self, record: Record) -> Entry:
         entry = Entry(record, self._topics[record.topic])
@@ -49,10 +56,16 @@ class Intake:
         return entry
 
     def read(self, entries: Sequence[Entry]) -> None:
-        """Decode and preprocess entries, the requests of one checkpoint in one call."""
+        """Decode and preprocess entries, the requests of one checkpoint in one call.
+
+        Of one that failed already, unread, only its id is looked for.
+        """
         by_task: dict[Task, list[Entry]] = {}
         for entry in entries:
             entry.read = True
+            if entry.error is not None:
+                entry.request_id = codec.valid_id(entry.record.value) or entry.request_id
+                continue
             self._decode(entry)
             if entry.task is not None and entry.error is None:
                 by_task.setdefault(entry.task, []).append(entry)
@@ -64,7 +77,8 @@ class Intake:
             entry.request = request = codec.decode(entry.record.value, entry.task_name)
             entry.request_id = request.id or entry.request_id
             entry.task = self._find(entry.task_name, request.model)
-            self._check_deadline(entry.record, request)
+            entry.deadline = self._deadline(entry.record, request)
+            self._check_deadline(entry)
         except InvalidRequestError as error:
             entry.request_id = error.request_id or entry.request_id
             entry.fail(error, Stage.DECODE)
@@ -80,13 +94,26 @@ class Intake:
             raise UnknownModelError(f"no checkpoint named {model!r} is served for {task_name}: there is {names}")
         return served[model]
 
-    def _check_deadline(self, record: Record, request: Request) -> None:
-        # A record without a timestamp (-1) has nothing that timeout_ms could count from.
-        if request.timeout_ms is None or record.timestamp < 0:
-            return
-        age_ms = self._clock.time() * 1000 - record.timestamp
-        if age_ms > request.timeout_ms:
-            raise DeadlineExceededError(f"timeout_ms is {request.timeout_ms}, and {age_ms:.0f} ms were over")
+    def _deadline(self, record: Record, request: Request) -> float:
+        # A record without a timestamp (-1) has nothing that an age could be counted from.
+        if record.timestamp < 0:
+            return math.inf
+        asked = math.inf if request.timeout_ms is None else request.timeout_ms / 1000
+        return record.timestamp / 1000 + min(asked, self._max_age)
+
+    def _check_deadline(self, entry: Entry) -> None:
+        if (late := self._clock.time() - entry.deadline) > 0:
+            allowed = entry.deadline - entry.record.timestamp / 1000
+            raise DeadlineExceededError(f"{allowed:g} s were allowed, and {allowed + late:.1f} s were over")
+
+    def expire(self, entries: Sequence[Entry]) -> None:
+        """Fail those whose time ran out since they were read: they are not computed."""
+        for entry in entries:
+            if entry.error is None:
+                try:
+                    self._check_deadline(entry)
+                except DeadlineExceededError as error:
+                    entry.fail(error, Stage.PREPROCESS)
 
 
 def _preprocess(task: Task, entries: Sequence[Entry]) -> None:

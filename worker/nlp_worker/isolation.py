@@ -24,12 +24,20 @@ def isolate(items: Sequence[Item], call: Callable[[Sequence[Item]], Sequence[Out
         return _counted(call(items), len(items))
     except FatalError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, it costs one request and not its neighbours
+    except BaseException as error:
+        if not isinstance(error, Exception) and not _is_panic(error):
+            raise
         if len(items) == 1:
             # A traceback holds its frames, and these hold the device's tensors.
-            return [error.with_traceback(None)]
+            error = error.with_traceback(None)
+            return [error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")]
     middle = len(items) // 2
     return isolate(items[:middle], call) + isolate(items[middle:], call)
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether it is a failed assertion in Rust, of `tokenizers` for one, which comes as no Exception."""
+    return type(error).__module__ == "pyo3_runtime"
 
 
 def _counted(outputs: Sequence[Output], expected: int) -> list[Output | Exception]:

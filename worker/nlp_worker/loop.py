@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nlp_worker.batching import Batch, Rate, plan
+from nlp_worker.breaker import Breaker
 from nlp_worker.errors import PublishError
 from nlp_worker.parts import Limits
-from nlp_worker.poll import Committed, Entry, LimitChanged, Poll, Record, Row, Work
+from nlp_worker.planner import Planner
+from nlp_worker.poll import Committed, Entry, Message, Poll, Record, Work
+from nlp_worker.quarantine import Quarantine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
     from nlp_worker.answering import Answering
     from nlp_worker.clock import Clock
     from nlp_worker.intake import Intake
-    from nlp_worker.parts import Consumer, Executor, Publisher
-    from nlp_worker.tasks.base import Task
+    from nlp_worker.parts import Consumer, Delivery, Executor
 
 log = structlog.get_logger()
 
@@ -42,10 +43,6 @@ LONG_POLL_INTERVAL: Final = 1.0
 POLL_REQUEST_BYTES: Final = 8 * 2**20
 POLL_ANSWER_BYTES: Final = 64 * 2**20
 
-#: How often a poll's answers are built again because a topic's limit shrank meanwhile. Each time the limit is read
-#: anew or lowered, so this is only reached when the broker contradicts itself.
-LIMIT_CHANGES: Final = 10
-
 
 class Worker:
     """Answers what the consumer gives, publishes, and commits."""
@@ -53,7 +50,7 @@ class Worker:
     def __init__(
         self,
         consumer: Consumer,
-        publisher: Publisher,
+        delivery: Delivery,
         executor: Executor,
         intake: Intake,
         answering: Answering,
@@ -62,7 +59,7 @@ class Worker:
         clock: Clock = time,
     ) -> None:
         self._consumer = consumer
-        self._publisher = publisher
+        self._delivery = delivery
         self._executor = executor
         self._intake = intake
         self._answering = answering
@@ -70,8 +67,14 @@ class Worker:
         self._clock = clock
         self._waiting: deque[Entry] = deque()
         self._polls: deque[Poll] = deque()
-        self._rates: dict[Task, Rate] = {}
+        # Two polls, and what waits.
+        self._quarantine = Quarantine(consumer, (POLLS_IN_FLIGHT + 1) * limits.records)
+        self._breaker = Breaker(limits.failures_in_a_row)
+        self._planner = Planner(limits.padded_tokens)
+        self._deferred: Poll | None = None
         self._stopping = False
+        #: Counts on while the control thread moves.
+        self.steps = 0
         self._last_long_poll = clock.monotonic()
 
     def stop(self) -> None:
@@ -84,6 +87,7 @@ class Worker:
 
     def run_once(self) -> None:
         """Do one step; blocks for about LONG_POLL_MS at most, publishing apart."""
+        self.steps += 1
         self._settle(self._limits.publish_seconds)
         records = self._poll()
         # Before the records are taken: those of a partition that was lost and has come back are new.
@@ -92,7 +96,10 @@ class Worker:
         self._start()
 
     def drain(self, seconds: float) -> None:
-        """Finish, publish and commit the polls in flight; what is not done in time is given up uncommitted."""
+        """Finish, publish and commit the polls in flight; what is not done in time is given up uncommitted.
+
+        A generation that is still running at the end is stopped at its next token.
+        """
         deadline = self._clock.monotonic() + seconds
         self._waiting.clear()
         self._consumer.pause()
@@ -111,10 +118,12 @@ class Worker:
         self._give_up()
 
     def _give_up(self) -> None:
+        self._executor.stop()
         for poll in self._polls:
             log.warning("given_up", records=len(poll.entries), published=poll.published)
             poll.cancel()
         self._polls.clear()
+        self._consumer.restore()
 
     def _settle(self, publish_seconds: float) -> None:
         """Publish and commit what is finished, oldest first."""
@@ -122,47 +131,35 @@ class Worker:
             self._polls.popleft()
 
     def _settle_oldest(self, poll: Poll, publish_seconds: float) -> bool:
-        if not poll.published:
-            for work in poll.work:
-                self._land(work)
-            self._publish(poll, publish_seconds)
-        committed = self._consumer.commit(poll.offsets)
+        for work in poll.work:
+            self._land(work)
+        poll.work = []
+        offsets = self._quarantine.commits(poll.offsets)
+        published = poll.published
+        committed = self._delivery.deliver(poll, lambda: self._answers(poll), offsets, publish_seconds)
+        if not published and (poll.published or committed is Committed.DONE):
+            self._breaker.settle(poll.entries)
+            self._log_failures(poll)
+        self._deferred = poll if committed is Committed.LATER else None
         if committed is Committed.LOST:
             log.warning("commit_lost", records=len(poll.entries))
         elif committed is Committed.DONE:
+            self._quarantine.progress(poll.offsets)
             log.info("commit", records=len(poll.entries), partitions=len(poll.offsets))
         return committed is not Committed.LATER
+
+    def _answers(self, poll: Poll) -> list[Message]:
+        messages = [message for entry in poll.entries for message in self._answering.messages(entry)]
+        # Only now is known what postprocess makes of the outputs.
+        self._breaker.judge(poll.entries)
+        return messages
 
     def _land(self, work: Work) -> None:
         """Give each row its output. Reading every future is what makes a dead device thread a dead process."""
         run = work.future.result()
-        for row, output in zip(work.rows, run.outputs, strict=True):
+        for row, output in zip(work.batch.rows, run.outputs, strict=True):
             row.output, row.run = output, run
-        batch = Batch(work.task, work.rows)
-        self._rate(work.task).learn(batch.size, run.seconds)
-        log.info(
-            "batch",
-            task=work.task.name,
-            model=work.task.model.name,
-            rows=len(batch.rows),
-            tokens=batch.tokens,
-            padded_tokens=batch.padded_tokens,
-            device_ms=round(run.seconds * 1000, 1),
-        )
-
-    def _publish(self, poll: Poll, seconds: float) -> None:
-        deadline = self._clock.monotonic() + seconds
-        for _ in range(LIMIT_CHANGES):
-            messages = [message for entry in poll.entries for message in self._answering.messages(entry)]
-            try:
-                self._publisher.publish(messages, deadline - self._clock.monotonic())
-            except LimitChanged as change:
-                log.warning("limit_changed", reason=str(change))
-                continue
-            poll.published = True
-            self._log_failures(poll)
-            return
-        raise PublishError("the broker refuses answers as too large that are within the limit it states")
+        self._planner.learn(work.batch, run)
 
     def _log_failures(self, poll: Poll) -> None:
         for entry in poll.entries:
@@ -181,12 +178,13 @@ class Worker:
 
     @property
     def _rebalancing(self) -> bool:
-        """Whether a commit was put off: the group waits for this member to poll, and no new work is taken."""
-        return bool(self._polls and self._polls[0].published)
+        """Whether a commit was put off: the group waits for this member to poll."""
+        return self._deferred is not None and bool(self._polls) and self._polls[0] is self._deferred
 
     @property
     def _full(self) -> bool:
-        return len(self._polls) >= POLLS_IN_FLIGHT or self._rebalancing
+        alone = bool(self._polls and self._polls[-1].alone)
+        return alone or len(self._polls) >= POLLS_IN_FLIGHT or self._rebalancing
 
     def _poll(self) -> Sequence[Record]:
         room = self._limits.records - len(self._waiting)
@@ -232,16 +230,28 @@ class Worker:
             return
         for poll in self._polls:
             poll.disown(revoked)
+        self._quarantine.forget(revoked)
         self._polls = deque(poll for poll in self._polls if not poll.empty)
         self._waiting = deque(entry for entry in self._waiting if entry.partition not in revoked)
 
     def _start(self) -> None:
-        while self._waiting and not self._full:
-            poll = Poll.of(self._cut())
-            for task, rows in _rows_by_task(poll.entries).items():
-                for batch in plan(task, rows, budget=self._limits.padded_tokens):
-                    poll.work.append(Work(self._executor.submit(batch), task, batch.rows))
+        while self._waiting and not self._full and self._quarantine.begin(self._waiting):
+            alone = self._quarantine.is_suspect(self._waiting[0])
+            entries = self._cut_suspect() if alone else self._cut()
+            if not entries:
+                return
+            self._intake.expire(entries)
+            poll = Poll.of(entries, alone=alone)
+            poll.work = [Work(self._executor.submit(batch), batch) for batch in self._planner.plan(poll)]
             self._polls.append(poll)
+
+    def _cut_suspect(self) -> list[Entry]:
+        """Take the next entry, which may end the process, when nothing else would be brought down with it."""
+        entry = self._waiting[0]
+        if self._polls or not self._quarantine.attempt(entry):
+            return []
+        self._intake.read([entry])
+        return [self._waiting.popleft()]
 
     def _cut(self) -> list[Entry]:
         """Take entries in offset order until a bound of a poll is reached; one entry may exceed a bound alone."""
@@ -250,7 +260,7 @@ class Worker:
         seconds, answer_bytes = 0.0, 0
         while self._waiting and self._waiting[0].read:
             entry = self._waiting[0]
-            seconds += self._device_seconds(entry)
+            seconds += self._planner.device_seconds(entry)
             answer_bytes += entry.output_bytes
             if taken and (seconds > self._limits.device_seconds or answer_bytes > POLL_ANSWER_BYTES):
                 break
@@ -258,27 +268,13 @@ class Worker:
         return taken
 
     def _read_ahead(self) -> None:
-        """Decode and preprocess the next entries, as many as a poll could take."""
+        """Decode and preprocess the next entries, as many as a poll could take, up to one that must run alone."""
         unread: list[Entry] = []
         request_bytes = 0
         for entry in self._waiting:
             request_bytes += entry.request_bytes
-            if unread and request_bytes > POLL_REQUEST_BYTES:
+            if (unread and request_bytes > POLL_REQUEST_BYTES) or self._quarantine.is_suspect(entry):
                 break
             if not entry.read:
                 unread.append(entry)
         self._intake.read(unread)
-
-    def _device_seconds(self, entry: Entry) -> float:
-        return entry.size * self._rate(entry.task).seconds_per_token if entry.task is not None else 0.0
-
-    def _rate(self, task: Task) -> Rate:
-        return self._rates.setdefault(task, Rate())
-
-
-def _rows_by_task(entries: Sequence[Entry]) -> dict[Task, list[Row]]:
-    rows: dict[Task, list[Row]] = {}
-    for entry in entries:
-        if entry.task is not None and entry.rows:
-            rows.setdefault(entry.task, []).extend(entry.rows)
-    return rows

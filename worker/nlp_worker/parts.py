@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from concurrent.futures import Future
 
     from nlp_worker.batching import Batch
-    from nlp_worker.poll import BatchRun, Committed, Message, Partition, Record
+    from nlp_worker.poll import BatchRun, Commit, Committed, Message, Partition, Poll, Record
 
 
 class Consumer(Protocol):
@@ -24,18 +24,29 @@ class Consumer(Protocol):
     def assigned(self) -> bool: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
-    def commit(self, offsets: Mapping[Partition, int]) -> Committed: ...
+    def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Commit] | None:
+        """Return what the group has committed; None while the broker does not say."""
+        ...
+
+    def begin(self, marks: Mapping[Partition, Commit], before: Mapping[Partition, Commit]) -> Committed:
+        """Commit marks; ``before`` is what stands there again if a partition is given up without progress."""
+        ...
+
+    def restore(self) -> None:
+        """Undo the marks of what was begun and not finished."""
+        ...
 
 
-class Publisher(Protocol):
-    """Where answers go."""
+class Delivery(Protocol):
+    """How answers and offsets get to Kafka."""
 
-    def publish(self, messages: Sequence[Message], timeout: float) -> None:
-        """Send, and return when every message is acknowledged.
+    def deliver(
+        self, poll: Poll, answers: Callable[[], Sequence[Message]], offsets: Mapping[Partition, Commit], seconds: float
+    ) -> Committed:
+        """Publish the answers of a poll and commit its offsets.
 
         Raises:
-            LimitChanged: a topic accepts less than it did.
-            PublishError: not acknowledged within ``timeout`` seconds.
+            PublishError: not within that time.
         """
         ...
 
@@ -51,6 +62,10 @@ class Executor(Protocol):
         """Return when all are done, or after that many seconds."""
         ...
 
+    def stop(self) -> None:
+        """Give up what runs, and what has not begun."""
+        ...
+
 
 class Limits(NamedTuple):
     """What bounds a poll and its batches."""
@@ -60,5 +75,7 @@ class Limits(NamedTuple):
     device_seconds: float = 5.0
     padded_tokens: int = 4096
     """Of one batch."""
+    failures_in_a_row: int = 100
+    """So many end the worker; 0 is never."""
     publish_seconds: float = 240.0
     """Below max.poll.interval.ms (300 s): while answers are published nothing is polled."""

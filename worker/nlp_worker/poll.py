@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from nlp_schemas import Request, Stage, TaskName
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.tasks.base import Task
 
@@ -50,6 +52,19 @@ class Message(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+class Commit(NamedTuple):
+    """What is committed for a partition."""
+
+    offset: int
+    """The next one to read."""
+    metadata: str = ""
+    """What the worker that reads on needs to know (quarantine.Mark)."""
+
+
+#: Who the consumer is in its group, with the generation: kafka-python's ``ConsumerGroupMetadata``, passed on unseen.
+Membership = Any
+
+
 class Committed(Enum):
     """What became of a commit."""
 
@@ -64,6 +79,10 @@ class LimitChanged(Exception):  # noqa: N818 - a signal to build the answers aga
     """A topic accepts less than it did: what is above its new limit must become an error answer."""
 
 
+class TransactionFailed(Exception):  # noqa: N818 - a signal to find out whether it was committed
+    """A transaction did not end as it should: it may have been committed or not."""
+
+
 class BatchRun(NamedTuple):
     """What the device made of a batch."""
 
@@ -72,6 +91,8 @@ class BatchRun(NamedTuple):
     started: float
     """Seconds since 1970."""
     seconds: float
+    fitted: int | None = None
+    """Where the device's memory was short: tokens of the largest part of the batch that it was enough for, or 0."""
 
 
 @dataclass(slots=True, eq=False)
@@ -126,6 +147,10 @@ class Entry:
     request_id: str = ""
     read: bool = False
     """Whether it was decoded and preprocessed, with rows or an error as the outcome."""
+    attempt: int = 1
+    """How often it was tried; above one only where a process ended over it."""
+    deadline: float = math.inf
+    """Seconds since 1970 after which it is not computed any more."""
 
     @property
     def partition(self) -> Partition:
@@ -165,8 +190,7 @@ class Work(NamedTuple):
     """A batch on the device."""
 
     future: Future[BatchRun]
-    task: Task
-    rows: Sequence[Row]
+    batch: Batch
 
 
 @dataclass(slots=True, eq=False)
@@ -178,11 +202,14 @@ class Poll:
     """The *next* offset to read of each partition, which is what Kafka commits."""
     work: list[Work] = field(default_factory=list)
     published: bool = False
+    """Its answers are acknowledged, and only their commit is missing."""
+    alone: bool = False
+    """Nothing may be in flight beside it."""
 
     @classmethod
-    def of(cls, entries: list[Entry]) -> Poll:
+    def of(cls, entries: list[Entry], *, alone: bool = False) -> Poll:
         # Entries of a partition are in offset order, so its last one counts.
-        return cls(entries, {entry.partition: entry.record.offset + 1 for entry in entries})
+        return cls(entries, {entry.partition: entry.record.offset + 1 for entry in entries}, alone=alone)
 
     @property
     def done(self) -> bool:
@@ -191,6 +218,14 @@ class Poll:
     @property
     def empty(self) -> bool:
         return not self.offsets
+
+    def rows_by_task(self) -> dict[Task, list[Row]]:
+        """Return what the device has to do."""
+        rows: dict[Task, list[Row]] = {}
+        for entry in self.entries:
+            if entry.task is not None and entry.rows:
+                rows.setdefault(entry.task, []).extend(entry.rows)
+        return rows
 
     def disown(self, partitions: Collection[Partition]) -> None:
         """Give up what belongs to these partitions: another member answers it, and commits it.

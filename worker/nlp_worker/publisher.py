@@ -64,28 +64,34 @@ class Publisher:
         settings: For the client.
         read_limits: Returns the `max.message.bytes` of each topic we write to.
         clock: For deadlines.
+        own: Settings of the client that are the worker's own, beside those that every producer of ours has.
 
     Raises:
         BrokerError: the broker cannot be reached.
         SettingsError: a setting under [kafka] or [kafka.producer] cannot be used.
     """
 
-    def __init__(self, settings: Settings, read_limits: Callable[[], Mapping[str, int]], clock: Clock = time) -> None:
+    def __init__(
+        self, settings: Settings, read_limits: Callable[[], Mapping[str, int]], clock: Clock = time, **own: Any
+    ) -> None:
         self._read_limits = read_limits
         self._limits = dict(read_limits())
         self._clock = clock
-        own = {**OWN_SETTINGS, "partitioner": StickyPartitioner()}
+        own = {**OWN_SETTINGS, "partitioner": StickyPartitioner(), **own}
         self._arguments = client_settings(settings, KafkaProducer, own, settings.kafka.producer)
         # A batch above a topic's limit is refused whole, and split only then.
         self._arguments["batch_size"] = min(self._arguments["batch_size"], *self._limits.values())
-        self._client = open_client(KafkaProducer, self._arguments, "kafka.producer")
+        self._client = self._open()
+
+    def _open(self) -> Any:
+        return open_client(KafkaProducer, self._arguments, "kafka.producer")
 
     def fits(self, message: Message) -> bool:
         """Whether the message's topic, and the client, accept a message of its size."""
         limit = min(self._limits[message.topic], self._arguments["max_request_size"])
         return _size(message) <= int(limit)
 
-    def publish(self, messages: Sequence[Message], timeout: float) -> None:
+    def publish(self, messages: Sequence[Message], seconds: float) -> None:
         """Send, and return when every message is acknowledged.
 
         An idempotent producer whose send failed refuses or never resolves every later one, so after any failure it is
@@ -93,10 +99,10 @@ class Publisher:
 
         Raises:
             LimitChanged: a topic refused a message as too large; `fits` knows its new limit.
-            PublishError: not acknowledged within `timeout` seconds.
+            PublishError: not acknowledged within that time.
             TopicError: a topic may not be written to.
         """
-        deadline = self._clock.monotonic() + timeout
+        deadline = self._clock.monotonic() + seconds
         done = 0
         while done < len(messages):
             sent, error = self._try(messages[done:], deadline)
@@ -108,10 +114,7 @@ class Publisher:
         """Send all; return how many were acknowledged before the first that was not, and why that was not."""
         acknowledged = 0
         try:
-            futures = [
-                self._client.send(message.topic, value=message.value, key=message.key, headers=message.headers)
-                for message in messages
-            ]
+            futures = self._send(messages)
             # A batch that can never be delivered fails at its delivery timeout; a dead producer leaves it unresolved.
             longest = self._arguments["delivery_timeout_ms"] / 1000 + FUTURE_GRACE
             for future in futures:
@@ -121,25 +124,31 @@ class Publisher:
             return acknowledged, error
         return acknowledged, None
 
+    def _send(self, messages: Sequence[Message]) -> list[Any]:
+        return [
+            self._client.send(message.topic, value=message.value, key=message.key, headers=message.headers)
+            for message in messages
+        ]
+
     def _recover(self, error: Exception, unsent: Sequence[Message], deadline: float) -> None:
         log.warning("publish_failed", reason=type(error).__name__, unacknowledged=len(unsent))
-        if isinstance(error, _NOT_ALLOWED):
-            raise TopicError(f"not allowed to write: {error}; allow WRITE on the results and dead-letter topics")
+        refuse(error)
         if self._clock.monotonic() >= deadline:
             raise PublishError(f"{len(unsent)} answers were not acknowledged in time: {error}")
         # What it still holds is sent again by the next one.
         self.close(timeout=0)
         try:
-            self._client = open_client(KafkaProducer, self._arguments, "kafka.producer")
+            self._client = self._open()
         except BrokerError as unreachable:
             # The loop goes on until the deadline: a broker that restarts is back in seconds.
             log.warning("broker_unreachable", reason=str(unreachable))
             return
-        if isinstance(error, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
-            self._lower_limits(unsent)
-            raise LimitChanged(str(error))
+        self._learn_limits(error, unsent)
 
-    def _lower_limits(self, messages: Sequence[Message]) -> None:
+    def _learn_limits(self, error: Exception, messages: Sequence[Message]) -> None:
+        """Raise LimitChanged where the error is that a message is too large, and lower what `fits` allows."""
+        if not isinstance(error, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
+            return
         before = dict(self._limits)
         self._limits.update(self._read_limits())
         if self._limits == before:
@@ -147,6 +156,7 @@ class Publisher:
             for topic in {message.topic for message in messages}:
                 largest = max(_size(message) for message in messages if message.topic == topic)
                 self._limits[topic] = min(self._limits[topic], largest - 1)
+        raise LimitChanged(str(error))
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close the client; what it still holds after `timeout` seconds is dropped."""
@@ -155,6 +165,12 @@ class Publisher:
         except kafka_errors.KafkaError:
             # With the broker down the client's own `close` raises and closes nothing.
             self._client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
+
+
+def refuse(error: Exception) -> None:
+    """Raise TopicError where the error is that we may not write: that heals by no retry."""
+    if isinstance(error, _NOT_ALLOWED):
+        raise TopicError(f"not allowed to write: {error}; allow WRITE on the results and dead-letter topics")
 
 
 def _size(message: Message) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -10,16 +12,18 @@ from nlp_schemas import dead_letter_topic, requests_topic, results_topic
 from nlp_worker import connection
 from nlp_worker.answering import Answering
 from nlp_worker.consumer import Consumer
+from nlp_worker.delivery import AtLeastOnce, ExactlyOnce
 from nlp_worker.intake import Intake
 from nlp_worker.loop import Worker
 from nlp_worker.parts import Limits
 from nlp_worker.publisher import Publisher
+from nlp_worker.transactions import TransactionalPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from nlp_schemas import TaskName
-    from nlp_worker.parts import Executor
+    from nlp_worker.parts import Delivery, Executor
     from nlp_worker.settings import Settings
     from nlp_worker.tasks.base import Task
 
@@ -57,20 +61,35 @@ def wired(
             return connection.max_message_bytes(admin, outputs)
 
     with contextlib.ExitStack() as parts:
-        publisher = Publisher(settings, read_limits)
+        publisher = _publisher(settings, read_limits)
         parts.callback(publisher.close)
         # Closed first: its partitions go to the others of the group while the rest is taken down.
         consumer = Consumer(settings, topics)
         parts.callback(consumer.close)
         yield Worker(
             consumer,
-            publisher,
+            _delivery(publisher, consumer),
             executor,
-            Intake(topics, tasks, time),
+            Intake(topics, tasks, time, settings.max_age_seconds or math.inf),
             Answering(settings.topic_prefix, worker_id, publisher.fits),
             limits=Limits(
                 records=settings.poll_records,
                 device_seconds=settings.poll_seconds,
                 padded_tokens=settings.batch_tokens,
+                failures_in_a_row=settings.failures_in_a_row,
             ),
         )
+
+
+def _publisher(settings: Settings, read_limits: Callable[[], dict[str, int]]) -> Publisher:
+    if settings.delivery == "at-least-once":
+        return Publisher(settings, read_limits)
+    # The same after a restart where there is an instance id: what a killed worker left open is ended at once.
+    slot = settings.instance_id or secrets.token_hex(8)
+    return TransactionalPublisher(settings, read_limits, f"{settings.group}-{slot}")
+
+
+def _delivery(publisher: Publisher, consumer: Consumer) -> Delivery:
+    if isinstance(publisher, TransactionalPublisher):
+        return ExactlyOnce(publisher, consumer)
+    return AtLeastOnce(publisher, consumer)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria
 
+from nlp_worker import progress
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -172,6 +174,8 @@ class RowEnds(StoppingCriteria):  # type: ignore[misc]  # transformers is untype
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         del scores, kwargs
+        # Every way to generate comes here at each token.
+        progress.step()
         # Beam search asks for the candidates of all beams of a row.
         copies = len(input_ids) // len(self._decodings)
         new_tokens = input_ids.shape[1] - self._width

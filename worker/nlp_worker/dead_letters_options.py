@@ -1,0 +1,74 @@
+"""The options that the commands of `nlp-worker dead-letters` share."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from nlp_schemas import ALIASES, ErrorCode, TaskName
+from nlp_schemas.task import own_name
+from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Seconds of the units of an age.
+UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Read a time, or an age, as milliseconds since 1970."""
+    if text is None:
+        return None
+    if age := re.fullmatch(r"(\d{1,9})([smhd])", text):
+        return max(int((time.time() - int(age[1]) * UNITS[age[2]]) * 1_000), 0)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a time such as 2026-11-25T19:00 nor an age such as 2h") from None
+    return max(int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000), 0)
+
+
+def _task(_context: click.Context, _parameter: click.Parameter, name: str | None) -> TaskName | None:
+    return None if name is None else TaskName(own_name(name))
+
+
+def _codes(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[ErrorCode]:
+    return frozenset(map(ErrorCode, names))
+
+
+def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _setting(name: str) -> Callable[..., Any]:
+    field = Settings.model_fields[name]
+    option = "--" + name.replace("_", "-")
+    return click.option(option, name, metavar=name.upper(), help=f"{field.description}  [default: {field.default}]")
+
+
+connected = _options(
+    _setting("bootstrap_servers"),
+    _setting("topic_prefix"),
+    click.option("--config", type=click.Path(path_type=Path), envvar=ENVIRONMENT_PREFIX + "CONFIG",
+                 help="A TOML file with settings, as of `nlp-worker run`."),
+    click.option("--task", type=click.Choice([*map(str, TaskName), *ALIASES]), callback=_task, metavar="TASK",
+                 help="Whose dead letters; without it those of all tasks that have a topic for them."),
+)  # fmt: skip
+filtered = _options(
+    click.option("--code", "codes", type=click.Choice([*map(str, ErrorCode)]), multiple=True, callback=_codes,
+                 metavar="CODE", help="Only dead letters of this code. May repeat."),
+    click.option("--since", callback=_moment, metavar="TIME",
+                 help="Only those written since: ISO 8601 (UTC if it names no zone), or an age: 30m, 2h, 7d."),
+    click.option("--until", callback=_moment, metavar="TIME", help="Only those written before this time, or age."),
+)  # fmt: skip

@@ -12,7 +12,7 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
-from nlp_worker.errors import FencedError, SettingsError, TopicError
+from nlp_worker.errors import BrokerError, FencedError, SettingsError, TopicError
 from nlp_worker.jumps import Jumps
 from nlp_worker.poll import Commit, Committed, Partition
 from nlp_worker.revocations import Revocations
@@ -100,6 +100,7 @@ class Consumer:
         Raises:
             TopicError: a topic or the group may not be read.
             FencedError: another instance has this one's instance id.
+            BrokerError: a record is corrupt.
         """
         self._finish_joining()
         self._check_membership()
@@ -111,6 +112,9 @@ class Consumer:
             raise FencedError from None
         except kafka_errors.InvalidSessionTimeoutError as error:
             raise SettingsError(f"kafka.consumer.session_timeout_ms: {error}") from None
+        except kafka_errors.CorruptRecordError as error:
+            # After it the client's next poll would never return.
+            raise BrokerError(f"what the broker gave cannot be read: {error}") from None
         except kafka_errors.InconsistentGroupProtocolError:
             raise SettingsError("group: its members have another assignor or another client's protocol") from None
         self._note_assignment()

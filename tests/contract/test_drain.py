@@ -1,0 +1,55 @@
+"""SIGTERM in the middle of a long generation: the worker ends in time, and the request is another worker's."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from clients import wait_for
+from nlp_worker.quarantine import Mark
+from processes import PATIENCE, Topics, WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from apache_kafka import RunningKafka
+
+pytestmark = pytest.mark.timeout(3 * PATIENCE)
+
+TASK = "summarization"
+
+#: A minute of a tiny model, far more than a drain of a second allows.
+LONG = {"max_new_tokens": 8192, "min_new_tokens": 8192}
+
+
+def standing(topics: Topics) -> Any:
+    """Return what is committed for the requests: offset and metadata."""
+    group = {"group_id": topics.prefix, "enable_auto_commit": False}
+    with contextlib.closing(KafkaConsumer(bootstrap_servers=topics.servers, **group)) as consumer:
+        return consumer.committed(TopicPartition(topics.name("requests"), 0), metadata=True, timeout_ms=5_000)
+
+
+def test_a_generation_that_outlasts_the_drain_is_stopped_and_given_up(
+    kafka_broker: RunningKafka, folder_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Exit 0 within the drain; nothing is published or committed, and no mark says that a process ended over it."""
+    model = ("--model", f"tiny:{TASK}={folder_of('t5', 'seq2seq-lm')}", "--drain-seconds", "1")
+    with (
+        Topics(kafka_broker, 1, tasks=[TASK]) as topics,
+        WorkerProcess(topics, None, tmp_path, *model) as worker,
+    ):
+        topics.send([{"id": "long", "inputs": "a good day", "parameters": LONG}])
+        wait_for(
+            lambda: worker.process.poll() is not None or ((begun := standing(topics)) is not None and begun.metadata)
+        )
+        assert Mark.decode(standing(topics).metadata) == Mark(starts=1)
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.end(timeout=10) == 0
+        assert [event["records"] for event in worker.events("given_up")] == [1]
+        topics.read_rest()
+        assert (dict(topics.answers), standing(topics).offset, standing(topics).metadata) == ({}, 0, "")

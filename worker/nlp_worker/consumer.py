@@ -241,18 +241,18 @@ class Consumer:
             raise FencedError from None
         except _NOT_ALLOWED as error:
             raise _refusal(error) from None
-        except (
-            kafka_errors.RebalanceInProgressError,
-            kafka_errors.RetriableError,
-            kafka_errors.KafkaTimeoutError,
-        ) as error:
+        except kafka_errors.RebalanceInProgressError as error:
             log.warning("commit_later", reason=type(error).__name__)
+            return Committed.LATER
+        except (kafka_errors.RetriableError, kafka_errors.KafkaTimeoutError) as error:
+            log.warning("commit_later", reason=type(error).__name__)
+            self.note_commit(offsets)
             return Committed.LATER
         self.note_commit(offsets)
         return Committed.DONE
 
     def note_commit(self, partitions: Iterable[Partition]) -> None:
-        """Of what a transaction committed too: marks that a commit cleared are not to be restored."""
+        """Of offsets that were committed, or may have been: what stood there before must not be put back."""
         self._last_commit = self._clock.monotonic()
         for partition in partitions:
             self._before.pop(partition, None)

@@ -80,7 +80,7 @@ class Member(Protocol):
         ...
 
     def note_commit(self, partitions: Iterable[Partition]) -> None:
-        """Keep in mind that a transaction has committed offsets of these."""
+        """Keep in mind that a transaction has committed offsets of these, or may have."""
         ...
 
 
@@ -145,9 +145,10 @@ class ExactlyOnce:
                 committed = _within_limits(answers, transact)
             except TransactionFailed as failure:
                 log.warning("transaction_failed", reason=str(failure), records=len(poll.entries))
+                self._consumer.note_commit(offsets)
                 if not self._is_committed(offsets, deadline):
                     continue
-                committed = Committed.DONE
+                return Committed.DONE
             if committed is Committed.DONE:
                 self._consumer.note_commit(offsets)
             return committed

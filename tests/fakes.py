@@ -182,6 +182,7 @@ class FakeConsumer:
         self.kafka = kafka
         self.positions: dict[Partition, int] = {}
         self.paused = False
+        self.rejoining = False
         self.revoked: set[Partition] = set()
         self.outcomes: list[Committed] = []
         self.commits: list[dict[Partition, int]] = []
@@ -212,6 +213,10 @@ class FakeConsumer:
             self.positions[partition] += len(fetched)
             found += fetched
         return found
+
+    @property
+    def membership(self) -> object | None:
+        return None if self.rejoining else self
 
     def take_revoked(self) -> set[Partition]:
         taken, self.revoked = self.revoked, set()

@@ -10,6 +10,7 @@ import structlog
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import MemberState
 
 from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
 from nlp_worker.errors import BrokerError, FencedError, SettingsError, TopicError
@@ -163,13 +164,14 @@ class Consumer:
 
     @property
     def membership(self) -> Membership | None:
-        """What fences a transaction when the group moves on; None while this is no member.
+        """What fences a transaction when the group moves on; None while this is no member, or rejoins.
 
         Without member id and generation the broker takes offsets from anybody: those of a member that was thrown out
         would be committed too.
         """
         member = self._client.group_metadata()
-        return member if member.generation_id > 0 and member.member_id else None
+        joined = member.state == MemberState.STABLE and member.generation_id > 0 and member.member_id
+        return member if joined else None
 
     def committed(self, partitions: Collection[Partition]) -> dict[Partition, Commit] | None:
         """Return what the group has committed, without the partitions of which it has nothing.

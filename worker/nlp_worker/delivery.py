@@ -61,19 +61,22 @@ class TransactionalPublisher(Protocol):
         ...
 
 
-class Committing(Protocol):
+class Member(Protocol):
     """Whose offsets they are, where answers are published first."""
+
+    @property
+    def membership(self) -> Membership | None:
+        """What fences a transaction when the group moves on; None while this is no member, or rejoins."""
+        ...
 
     def commit(self, offsets: Mapping[Partition, Commit]) -> Committed: ...
 
 
-class Member(Protocol):
+class TransactionalMember(Protocol):
     """Whose offsets they are, where a transaction commits them."""
 
     @property
-    def membership(self) -> Membership | None:
-        """What fences a transaction when the group moves on; None while this is no member."""
-        ...
+    def membership(self) -> Membership | None: ...
 
     def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Commit] | None:
         """Return what the group has committed; None while the broker does not say."""
@@ -87,7 +90,7 @@ class Member(Protocol):
 class AtLeastOnce:
     """Publish, then commit: after a failure in between some answers are there twice."""
 
-    def __init__(self, publisher: Publisher, consumer: Committing, clock: Clock = time) -> None:
+    def __init__(self, publisher: Publisher, consumer: Member, clock: Clock = time) -> None:
         self._publisher = publisher
         self._consumer = consumer
         self._clock = clock
@@ -101,6 +104,9 @@ class AtLeastOnce:
             PublishError: the answers are not acknowledged within that time.
         """
         if not poll.published:
+            # Its commit would be put off, and what the group takes away meanwhile would be answered twice.
+            if self._consumer.membership is None:
+                return Committed.LATER
             deadline = self._clock.monotonic() + seconds
             publish = self._publisher.publish
             _within_limits(answers, lambda messages: publish(messages, deadline - self._clock.monotonic()))
@@ -118,7 +124,7 @@ class ExactlyOnce:
     def __init__(
         self,
         publisher: TransactionalPublisher,
-        consumer: Member,
+        consumer: TransactionalMember,
         clock: Clock = time,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -106,18 +106,21 @@ share.coordinator.state.topic.min.isr=1
 """
 
 
-def create_topic(client: Mapping[str, Any], name: str, partitions: int = 1, **configs: object) -> None:
+def create_topic(
+    client: Mapping[str, Any], name: str, partitions: int = 1, *, replicas: int = 1, **configs: object
+) -> None:
     """Create a topic; underscores in the names of ``configs`` stand for dots.
 
     Args:
         client: Settings of kafka-python's, the broker's address among them.
         name: Its name.
         partitions: How many it gets.
+        replicas: How many nodes have each of them.
         configs: Its own settings.
     """
     topic = {
         "num_partitions": partitions,
-        "replication_factor": 1,
+        "replication_factor": replicas,
         "configs": {key.replace("_", "."): str(value) for key, value in configs.items()},
     }
     with contextlib.closing(KafkaAdminClient(**client)) as admin:
@@ -137,7 +140,7 @@ class RunningKafka:
         return {"bootstrap_servers": self.bootstrap_servers}
 
     def create_topic(self, name: str, partitions: int = 1, **configs: object) -> None:
-        create_topic(self.client, name, partitions, **configs)
+        create_topic(self.client, name, partitions, replicas=1, **configs)
 
 
 class ApacheKafka(RunningKafka):
@@ -149,7 +152,7 @@ class ApacheKafka(RunningKafka):
     """
 
     def __init__(self) -> None:
-        self._port, self._controller_port = _free_ports(2)
+        self._port, self._controller_port = free_ports(2)
         super().__init__(f"127.0.0.1:{self._port}")
         self._process: subprocess.Popen[bytes] | None = None
         self._folder = RUNS / secrets.token_hex(4)
@@ -185,6 +188,10 @@ class ApacheKafka(RunningKafka):
         Raises:
             RuntimeError: it ended, or does not answer in time; the message has the end of its log.
         """
+        self._launch()
+        self._wait_until_it_answers()
+
+    def _launch(self) -> None:
         with self._log.open("ab") as log:
             # Its own session: Ctrl-C ends the tests first, and they end the broker.
             self._process = subprocess.Popen(
@@ -194,20 +201,30 @@ class ApacheKafka(RunningKafka):
                 start_new_session=True,
             )
         (self._folder / PID).write_text(str(self._process.pid), encoding="ascii")
-        try:
-            self._wait_until_it_answers(self._process)
-        except BaseException:
-            self.kill()
-            raise
 
-    def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"Apache Kafka does not answer after {START_SECONDS:.0f} s:\n{self._log_tail()}")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(LOOK_SECONDS)
-                raise RuntimeError(f"Apache Kafka ended with {code} before it answered:\n{self._log_tail()}")
+    def _wait_until_it_answers(self) -> None:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.kill)
+            deadline = time.monotonic() + START_SECONDS
+            while not self._answers():
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"Apache Kafka does not answer after {START_SECONDS:.0f} s:\n{self._log_tail()}")
+                self._wait_a_little()
+            undo.pop_all()
+
+    def _wait_a_little(self) -> None:
+        if self._process is None:
+            raise RuntimeError("the broker is down: start() it first")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(LOOK_SECONDS)
+            raise RuntimeError(f"Apache Kafka ended with {code} before it answered:\n{self._log_tail()}")
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open, and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """SIGTERM: a clean end; its records are kept."""
@@ -272,7 +289,7 @@ def _java(*arguments: str | Path, class_dump: Path | None = None) -> list[str]:
     return ["java", *JVM, *archive, "-cp", f"{LIBS}/*", *map(str, arguments)]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on; where somebody takes one right now, the broker's start tells it."""
     with contextlib.ExitStack() as probes:
         ports: list[int] = []

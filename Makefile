@@ -1,10 +1,10 @@
-# make install | demo | test | lint | bench | kafka. The first three work as the first command in a fresh clone.
+# make install | demo | test | test-all | faults | lint | bench | kafka. The first three work as the first command in a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 JARS := .kafka/libs/.collected
 
-.PHONY: install demo test lint bench bench-delivery kafka clean
+.PHONY: install demo test test-all faults lint bench bench-delivery kafka clean
 
 install: $(INSTALLED)
 
@@ -20,14 +20,24 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/nlp-worker demo --models $(or $(MODELS),miniature) $(if $(TASK),--task $(TASK))
 
-# lint first; then everything, on a real Apache Kafka too where Java and Maven are (REQUIRE_KAFKA=1: or else fail).
+# lint first; then, in two processes, what takes five minutes of two cores: on a real Apache Kafka too where Java and Maven
+# are (REQUIRE_KAFKA=1: or else fail), of each architecture the first family of every test, and no long matrix of faults.
+# worksteal: tests of a file stay together, as they share checkpoints and brokers, until one process has nothing left.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not faults"
+
+# The long matrix of faults, half an hour, on a real Apache Kafka: it writes the tables of docs/guarantees.md.
+faults: install
+	REQUIRE_KAFKA=1 $(BIN)/pytest tests/faults --write-docs -p no:randomly
+
+# Every test; in one process, as it also writes what it measured to the tables of docs/.
+test-all: lint
+	$(BIN)/pytest --write-docs
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy schemas worker tests benchmarks scripts
+	$(BIN)/mypy -n 2 schemas worker tests benchmarks scripts
 	$(BIN)/lint-imports --no-cache
 
 bench: install

@@ -26,7 +26,10 @@ class KafkaBroker(Protocol):
 
 
 #: Seconds. Rebalances of a real broker take some.
-PATIENCE = 30.0
+PATIENCE = 60.0
+
+#: Seconds between two looks: a look costs what is looked at.
+LOOK_SECONDS = 0.02
 
 #: Members hear of a rebalance with a heartbeat: the default 3 s would be most of a test's time.
 HEARTBEAT_MS = 200
@@ -49,6 +52,7 @@ def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(LOOK_SECONDS)
 
 
 def producer(broker: KafkaBroker, **settings: Any) -> Any:

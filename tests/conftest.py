@@ -1,5 +1,6 @@
 """What every test stands on: an environment without our settings, and a quiet log."""
 
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import structlog
 
-from apache_kafka import RunningKafka, apache_kafka, why_not
+from apache_kafka import LIBS, RunningKafka, apache_kafka, why_not
 from nlp_worker.broker import EmbeddedBroker
 
 # Before any Hugging Face library is imported: a test that reached for the hub would be a test of the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Before torch is: parallel runs share the cores, and tiny models are not faster with more threads.
+os.environ["OMP_NUM_THREADS"] = "1"
 for name in [name for name in os.environ if name.startswith("NLP_WORKER_")]:
     del os.environ[name]
 
@@ -22,10 +25,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-docs", action="store_true", help="write the tables of docs/tasks.md that are generated")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Write the tables from one process, which has seen all that was measured."""
+    if config.getoption("--write-docs") and config.getoption("numprocesses", None):
+        raise pytest.UsageError("--write-docs: leave out -n")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Collect Kafka's jars before the first test, whose time limit a slow download would use up."""
+    """Collect Kafka's jars before the first test, whose time limit a slow download would use up.
+
+    One process after the other: the first of parallel ones collects them for all.
+    """
     if not session.config.option.collectonly and any(item.get_closest_marker("kafka") for item in session.items):
-        why_not()
+        LIBS.mkdir(parents=True, exist_ok=True)
+        with (LIBS / ".lock").open("w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            why_not()
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,13 @@ from kafka.admin import KafkaAdminClient
 from kafka.consumer import KafkaConsumer
 from kafka.producer import KafkaProducer
 
-from apache_kafka import ROOT, RUNS, ApacheKafka
+import apache_kafka
+from apache_kafka import ROOT, ApacheKafka
 from orphans import remove_orphans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from apache_kafka import RunningKafka
 
@@ -30,11 +32,17 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def own_kafka(real_kafka: RunningKafka) -> Iterator[ApacheKafka]:
-    """A broker that a test may hurt; `real_kafka` says whether there can be one."""
-    del real_kafka
+def startable(real_kafka: RunningKafka) -> None:
+    """Skip, or fail, where there can be no broker of our own."""
+    del real_kafka  # which tells
     if "KAFKA_BOOTSTRAP" in os.environ:
         pytest.skip("the broker of KAFKA_BOOTSTRAP is not ours to kill")
+
+
+@pytest.fixture
+def own_kafka(startable: None) -> Iterator[ApacheKafka]:
+    """A broker that a test may hurt."""
+    del startable
     with ApacheKafka() as broker:
         yield broker
 
@@ -51,7 +59,6 @@ def read(broker: RunningKafka, topic: str, count: int) -> list[bytes]:
         return [record.value for _, record in zip(range(count), consumer, strict=False)]
 
 
-@pytest.mark.slow
 def test_records_outlive_a_kill_and_a_stop(own_kafka: ApacheKafka) -> None:
     """What was acknowledged is there after SIGKILL and after SIGTERM, at the same address."""
     own_kafka.create_topic("kept", max_message_bytes=2_000)
@@ -84,24 +91,31 @@ def test_a_broker_that_cannot_start_says_why(own_kafka: ApacheKafka) -> None:
     own_kafka.start()
 
 
-#: A test process that dies without a word.
+#: A test process that dies without a word; its argument is the folder of brokers.
 DIES = """
-import os
-from apache_kafka import ApacheKafka
+import os, pathlib, sys
+import apache_kafka
 
-print(ApacheKafka().__enter__().pid, flush=True)
+apache_kafka.RUNS = pathlib.Path(sys.argv[1])
+print(apache_kafka.ApacheKafka().__enter__().pid, flush=True)
 os._exit(1)
 """
 
 
-def test_the_broker_of_a_dead_test_process_is_ended(own_kafka: ApacheKafka) -> None:
-    """The next session ends it and removes its records, and leaves those alone whose process lives."""
-    command = [sys.executable, "-c", DIES]
-    died = subprocess.run(command, cwd=ROOT / "tests", stdout=subprocess.PIPE, check=False)
-    assert runs(int(died.stdout))
-    remove_orphans(RUNS)
-    assert not runs(int(died.stdout))
-    assert runs(own_kafka.pid)
+@pytest.mark.usefixtures("startable")
+def test_the_broker_of_a_dead_test_process_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next session ends it and removes its records, and leaves those alone whose process lives.
+
+    In a folder of their own: a session beside this one that starts a broker would be the next.
+    """
+    monkeypatch.setattr(apache_kafka, "RUNS", tmp_path)
+    with ApacheKafka() as living:
+        command = [sys.executable, "-c", DIES, str(tmp_path)]
+        died = subprocess.run(command, cwd=ROOT / "tests", stdout=subprocess.PIPE, check=False)
+        assert runs(int(died.stdout))
+        remove_orphans(tmp_path)
+        assert not runs(int(died.stdout))
+        assert runs(living.pid)
 
 
 def runs(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,10 @@ def test_a_worker_outlives_its_broker(tiny_checkpoint: Path, tmp_path: Path) -> 
 @pytest.mark.timeout(3 * PATIENCE)
 def test_a_worker_whose_broker_is_gone_stops_all_the_same(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """SIGTERM, exit 0, within the drain and what closing may take: an orchestrator would kill it otherwise."""
-    with EmbeddedBroker() as broker, Topics(RunningKafka(broker.bootstrap_servers)) as topics:
-        worker = WorkerProcess(topics, tiny_checkpoint, tmp_path, "--drain-seconds", "1")
-        topics.send([{"id": "a", "inputs": "a good day"}])
-        topics.read_until(lambda: len(topics.answers) == 1, worker)
-    with worker:
+    with contextlib.ExitStack() as stack:
+        with EmbeddedBroker() as broker, Topics(RunningKafka(broker.bootstrap_servers)) as topics:
+            worker = stack.enter_context(WorkerProcess(topics, tiny_checkpoint, tmp_path, "--drain-seconds", "1"))
+            topics.send([{"id": "a", "inputs": "a good day"}])
+            topics.read_until(lambda: len(topics.answers) == 1, worker)
         worker.process.send_signal(signal.SIGTERM)
         assert worker.end(timeout=20) == 0

@@ -253,7 +253,11 @@ def test_a_certificate_that_is_not_accepted_is_told(
     gc.collect()  # their warnings come now, not in a later test
 
 
-@pytest.mark.parametrize("change", [{"ssl_password": WRONG}, {"ssl_password": None}, {"ssl_keyfile": None}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"ssl_password": WRONG}, {"ssl_password": None}, {"ssl_keyfile": None}],
+    ids=["wrong-password", "no-password", "no-key"],
+)
 def test_a_key_that_does_not_open_is_told(secure_kafka: SecureKafka, change: dict[str, Any]) -> None:
     """Before the client loads it at each attempt to connect, where OpenSSL would ask the terminal for a password."""
     with pytest.raises(SettingsError, match=r"kafka\.ssl_keyfile: the key in .*worker\.\w+ cannot be used") as raised:

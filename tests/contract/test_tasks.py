@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from checkpoints import HEADS, SENTENCES, build_checkpoint
+from checkpoints import SENTENCES, build_checkpoint
 from drawn_requests import NLI, SERVED, plain
 from nlp_schemas import RESULT
 from nlp_worker.errors import ExitCode
@@ -16,6 +16,7 @@ from parity import PROBABILITIES, difference
 from processes import PATIENCE, Topics, WorkerProcess
 from same_answers import assert_same
 from task_bench import serve
+from task_families import EVERY, TASK_HEADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,18 +26,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
-TASKS: Final = {
-    "base": ("feature-extraction",),
-    "sequence-classification": ("text-classification", "zero-shot-classification"),
-    "token-classification": ("token-classification",),
-    "masked-lm": ("fill-mask",),
-    "question-answering": ("question-answering",),
-    "multiple-choice": ("multiple-choice",),
-    "causal-lm": ("text-generation",),
-    "seq2seq-lm": ("summarization", "translation"),
-}
-#: Every task on every head of every family: (task, family, head).
-EVERY: Final = [(task, family, head) for family, heads in HEADS.items() for head in heads for task in TASKS[head]]
+#: With the head: (task, family, head).
+EVERY_HEAD: Final = [(task, family, TASK_HEADS[task]) for task, family in EVERY]
 #: One of each task.
 FEW: Final = list({task: (task, family, head) for task, family, head, _ in reversed(SERVED)}.values())
 
@@ -86,8 +77,8 @@ def test_every_family_and_head_is_answered_through_the_worker(
     embedded_kafka: RunningKafka, folder_of: Callable[..., Path], tmp_path: Path
 ) -> None:
     """17 families, all their heads, all tasks of these, in one worker; a line of progress for each checkpoint."""
-    assert len(EVERY) > 100
-    assert_served(embedded_kafka, EVERY, folder_of, tmp_path)
+    assert len(EVERY_HEAD) > 100
+    assert_served(embedded_kafka, EVERY_HEAD, folder_of, tmp_path)
 
 
 @pytest.mark.kafka

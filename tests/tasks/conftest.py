@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -12,24 +12,51 @@ from checkpoints import build_checkpoint
 from golden.recipes import make
 from parity import Parity
 from task_bench import TaskBench, serve
+from task_families import TASK_HEADS, architecture
+from tiny_families import FAMILY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
-HEADS = {
-    "text-classification": "sequence-classification",
-    "zero-shot-classification": "sequence-classification",
-    "token-classification": "token-classification",
-    "fill-mask": "masked-lm",
-    "question-answering": "question-answering",
-    "summarization": "seq2seq-lm",
-    "translation": "seq2seq-lm",
-    "text-generation": "causal-lm",
-    "feature-extraction": "base",
-    "multiple-choice": "multiple-choice",
-}
+#: Fixtures of golden answers.
+GOLDENS = {"golden", "golden_of"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before marks are selected by
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what a test proves of a second encoder, decoder or encoder-decoder.
+
+    The first family of each architecture, in the order of FAMILY, is quick in every test, for each set of its other
+    parameters. So are golden answers: they are of few families, and of different ones in different tasks.
+    """
+    order = list(FAMILY)
+    cases = sorted(filter(None, map(_case, items)), key=lambda case: order.index(case.family))
+    quick: dict[object, str] = {}
+    for case in cases:
+        if quick.setdefault(case.proof, case.family) != case.family:
+            case.item.add_marker(pytest.mark.slow)
+
+
+class _Case(NamedTuple):
+    item: pytest.Function
+    family: str
+    proof: object
+    """The same for families that it proves the same of."""
+
+
+def _case(item: pytest.Item) -> _Case | None:
+    """Return what a test proves of a family; None where it is of none, or has golden answers."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec") or GOLDENS & {*item.fixturenames}:
+        return None
+    parameters = item.callspec.params
+    families = [(name, value) for name, value in parameters.items() if isinstance(value, str) and value in FAMILY]
+    if not families:
+        return None
+    ((own, family),) = families
+    others = [(name, repr(value)) for name, value in sorted(parameters.items()) if name != own]
+    return _Case(item, family, (item.function, architecture(family), *others))
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +67,7 @@ def bench_of(folder_of: Callable[..., Path]) -> Callable[..., TaskBench]:
     def load(task: str, family: str, *, dtype: str = "float32", **options: Any) -> TaskBench:
         key = f"{task} {family} {dtype} {options}"
         if key not in loaded:
-            loaded[key] = serve((task, folder_of(family, HEADS[task], **options)), dtype=dtype)
+            loaded[key] = serve((task, folder_of(family, TASK_HEADS[task], **options)), dtype=dtype)
         return loaded[key]
 
     return load

@@ -134,13 +134,13 @@ class Loaded:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Loaded]:
-    """Each is built once, read through the Auto classes, and kept."""
+def loaded(folder_of: Callable[..., Path]) -> Callable[[str, str], Loaded]:
+    """Each is read once through the Auto classes, and kept."""
     cache: dict[tuple[str, str], Loaded] = {}
 
     def load(family: str, head: str) -> Loaded:
         if (family, head) not in cache:
-            folder = build_checkpoint(family, head, tmp_path_factory.mktemp(f"{family}-{head}"))
+            folder = folder_of(family, head)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model, info = CLASSES[head].from_pretrained(
                 folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True

@@ -13,9 +13,10 @@ import pytest
 import torch
 import transformers
 
-from checkpoints import SENTENCES, build_checkpoint
+from checkpoints import SENTENCES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FAMILIES = ("albert", "bert", "distilbert", "electra", "roberta")
@@ -42,8 +43,8 @@ class Classifier:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    folder: Path = build_checkpoint(request.param, "sequence-classification", tmp_path_factory.mktemp(request.param))
+def classifier(request: pytest.FixtureRequest, folder_of: Callable[..., Path]) -> Classifier:
+    folder = folder_of(request.param, "sequence-classification")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32

@@ -1,4 +1,4 @@
-"""docs/tasks.md says of every parameter what the contract says; `pytest tests/unit/test_docs.py --write-docs`."""
+"""docs/tasks.md says what is so of every parameter and family; `pytest tests/unit/test_docs.py --write-docs`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from nlp_schemas import REQUESTS, TaskName
+from parity import Parity
+from task_families import EVERY
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tasks.md"
 
@@ -63,3 +65,11 @@ def test_the_document_has_every_parameter_with_its_bounds(task: TaskName, reques
         DOCUMENT.write_text(written, encoding="utf-8")
     else:
         assert written == text, "docs/tasks.md says something else: run `pytest tests/unit/test_docs.py --write-docs`"
+
+
+def test_the_table_of_parity_has_a_row_for_every_task_and_family() -> None:
+    """`make test` measures some of them only."""
+    every = Parity()
+    for task, family in EVERY:
+        every.record(task, family)
+    assert every.missing() == [], "run `make test-all`"

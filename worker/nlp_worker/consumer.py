@@ -12,9 +12,10 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState
 
+from nlp_worker.client_traps import finish_joining, free_parked
 from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
 from nlp_worker.errors import BrokerError, FencedError, SettingsError, TopicError
-from nlp_worker.jumps import Jumps
+from nlp_worker.jumps import Jumps, TopicIds
 from nlp_worker.poll import Commit, Committed, Partition
 from nlp_worker.revocations import Revocations
 
@@ -61,11 +62,7 @@ OWN_SETTINGS: Final[Mapping[str, Any]] = {
 }
 
 #: The group moved on: whoever has the partitions now will answer.
-_LOST: Final = (
-    kafka_errors.CommitFailedError,
-    kafka_errors.UnknownMemberIdError,
-    kafka_errors.IllegalGenerationError,
-)
+_LOST: Final = (kafka_errors.CommitFailedError, kafka_errors.UnknownMemberIdError, kafka_errors.IllegalGenerationError)
 
 _NOT_ALLOWED: Final = (kafka_errors.TopicAuthorizationFailedError, kafka_errors.GroupAuthorizationFailedError)
 
@@ -87,9 +84,11 @@ class Consumer:
         self._assignment: frozenset[Partition] = frozenset()
         self._before: dict[Partition, Commit] = {}
         self._jumps = Jumps(self._beginnings, clock)
+        self._topics = sorted(topics)
+        self._topic_ids = TopicIds(self._client._cluster.topic_id)  # noqa: SLF001 - nothing public tells it
         self._is_static = settings.instance_id is not None
         self._last_commit = clock.monotonic()
-        self._client.subscribe(topics=sorted(topics), listener=self._revocations)
+        self._client.subscribe(topics=self._topics, listener=self._revocations)
 
     @property
     def assigned(self) -> bool:
@@ -103,7 +102,8 @@ class Consumer:
             FencedError: another instance has this one's instance id.
             BrokerError: a record is corrupt.
         """
-        self._finish_joining()
+        finish_joining(self._client)
+        free_parked(self._client)
         self._check_membership()
         try:
             records = self._client.poll(timeout_ms=timeout_ms, max_records=max_records)
@@ -119,10 +119,23 @@ class Consumer:
         except kafka_errors.InconsistentGroupProtocolError:
             raise SettingsError("group: its members have another assignor or another client's protocol") from None
         self._note_assignment()
+        for partition in self._begin_again():
+            records.pop(partition, None)
         for partition, batch in records.items():
             self._jumps.note(Partition(*partition), batch[0].offset, batch[-1].offset + 1)
         self._jumps.check()
         return list(itertools.chain.from_iterable(records.values()))
+
+    def _begin_again(self) -> frozenset[Partition]:
+        """Seek to the beginning of topics that were made anew; what is in flight of the old ones is nobody's."""
+        changed = self._topic_ids.changed(self._topics)
+        again = frozenset(partition for partition in self._assignment if partition.topic in changed)
+        if again:
+            self._client.seek_to_beginning(*(TopicPartition(*partition) for partition in again))
+            self._revocations.on_partitions_lost(again)
+            self._jumps.forget(again)
+            self._before = {partition: commit for partition, commit in self._before.items() if partition not in again}
+        return again
 
     def _beginnings(self, partitions: Collection[Partition]) -> Mapping[Partition, int] | None:
         """Return the offset of each partition's first record; None while the broker does not say."""
@@ -132,17 +145,6 @@ class Consumer:
         except (kafka_errors.RetriableError, kafka_errors.KafkaTimeoutError):
             return None
         return {Partition(*partition): offset for partition, offset in found.items()}
-
-    def _finish_joining(self) -> None:
-        """Make the client wait for the join that its last poll left under way.
-
-        A group's leader that joins because topics became known takes itself for joined as soon as it has made the
-        assignment. If its poll times out before the broker has answered that, the answer is never read: no partitions,
-        no heartbeats, and no error, for ever.
-        """
-        coordinator = self._client._coordinator  # noqa: SLF001 - nothing public tells, or mends it
-        if coordinator._join_task is not None:  # noqa: SLF001
-            coordinator.request_rejoin()
 
     def _note_assignment(self) -> None:
         assignment = frozenset(Partition(*partition) for partition in self._client.assignment())

@@ -23,6 +23,30 @@ log = structlog.get_logger()
 CHECK_INTERVAL: Final = 1.0
 
 
+class TopicIds:
+    """Tells which topics were deleted and created again.
+
+    The client goes on at its position in the old one: what the new one has below that would be skipped.
+
+    Args:
+        topic_id: Returns what identifies a topic beside its name; None while that is not known.
+    """
+
+    def __init__(self, topic_id: Callable[[str], object]) -> None:
+        self._topic_id = topic_id
+        self._known: dict[str, object] = {}
+
+    def changed(self, topics: Collection[str]) -> frozenset[str]:
+        """Return the topics that are others than at the last look."""
+        found = {topic: identity for topic in topics if (identity := self._topic_id(topic)) is not None}
+        changed = frozenset(topic for topic, identity in found.items() if self._known.get(topic, identity) != identity)
+        self._known.update(found)
+        for topic in sorted(changed):
+            reason = "it was deleted and created again: what is there now is answered from its beginning"
+            log.error("topic_made_anew", reason=reason, topic=topic)
+        return changed
+
+
 class Jumps:
     """Compares each jump of a position with the partition's beginning.
 

@@ -72,6 +72,7 @@ class Worker:
         self._breaker = Breaker(limits.failures_in_a_row)
         self._planner = Planner(limits.padded_tokens)
         self._deferred: Poll | None = None
+        self._held = False
         self._stopping = False
         #: Counts on while the control thread moves.
         self.steps = 0
@@ -195,7 +196,8 @@ class Worker:
                 return self._long_poll(max_records=max(room, 1))
             return self._consumer.poll(0, max(room, 1))
         self._consumer.resume()
-        if not self._polls or self._must_poll_long(busy=True):
+        idle = not self._polls and (self._held or not self._waiting)
+        if idle or self._must_poll_long(busy=True):
             return self._long_poll(max_records=room)
         records = self._consumer.poll(0, room)
         if not records and not self._waiting:
@@ -235,20 +237,29 @@ class Worker:
         self._waiting = deque(entry for entry in self._waiting if entry.partition not in revoked)
 
     def _start(self) -> None:
-        while self._waiting and not self._full and self._quarantine.begin(self._waiting):
-            alone = self._quarantine.is_suspect(self._waiting[0])
-            entries = self._cut_suspect() if alone else self._cut()
-            if not entries:
+        # Held back, work starts after a poll: what it waits for is this member's rejoin, or the coordinator.
+        self._held = False
+        while self._waiting and not self._full and not self._held:
+            if not self._quarantine.begin(self._waiting):
+                self._held = True
                 return
-            self._intake.expire(entries)
-            poll = Poll.of(entries, alone=alone)
-            poll.work = [Work(self._executor.submit(batch), batch) for batch in self._planner.plan(poll)]
-            self._polls.append(poll)
+            alone = self._quarantine.is_suspect(self._waiting[0])
+            if alone and self._polls:
+                return
+            entries = self._cut_suspect() if alone else self._cut()
+            self._held = not entries
+            if entries:
+                self._submit(Poll.of(entries, alone=alone))
+
+    def _submit(self, poll: Poll) -> None:
+        self._intake.expire(poll.entries)
+        poll.work = [Work(self._executor.submit(batch), batch) for batch in self._planner.plan(poll)]
+        self._polls.append(poll)
 
     def _cut_suspect(self) -> list[Entry]:
         """Take the next entry, which may end the process, when nothing else would be brought down with it."""
         entry = self._waiting[0]
-        if self._polls or not self._quarantine.attempt(entry):
+        if not self._quarantine.attempt(entry):
             return []
         self._intake.read([entry])
         return [self._waiting.popleft()]

@@ -113,8 +113,15 @@ class Publisher:
     def _try(self, messages: Sequence[Message], deadline: float) -> tuple[int, Exception | None]:
         """Send all; return how many were acknowledged before the first that was not, and why that was not."""
         acknowledged = 0
+        futures: list[Any] = []
+        refused: Exception | None = None
         try:
-            futures = self._send(messages)
+            for message in messages:
+                futures.append(self._send(message))  # noqa: PERF401 - what was sent before an error counts
+        except kafka_errors.KafkaError as error:
+            # Those before it are on their way: uncounted, each further try would send them again.
+            refused = error
+        try:
             # A batch that can never be delivered fails at its delivery timeout; a dead producer leaves it unresolved.
             longest = self._arguments["delivery_timeout_ms"] / 1000 + FUTURE_GRACE
             for future in futures:
@@ -122,13 +129,10 @@ class Publisher:
                 acknowledged += 1
         except kafka_errors.KafkaError as error:
             return acknowledged, error
-        return acknowledged, None
+        return acknowledged, refused
 
-    def _send(self, messages: Sequence[Message]) -> list[Any]:
-        return [
-            self._client.send(message.topic, value=message.value, key=message.key, headers=message.headers)
-            for message in messages
-        ]
+    def _send(self, message: Message) -> Any:
+        return self._client.send(message.topic, value=message.value, key=message.key, headers=message.headers)
 
     def _recover(self, error: Exception, unsent: Sequence[Message], deadline: float) -> None:
         log.warning("publish_failed", reason=type(error).__name__, unacknowledged=len(unsent))

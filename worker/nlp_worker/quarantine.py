@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Starts without progress from which on records run alone: one may be a deployment, or a machine that was lost.
+#: Starts without progress after which records run alone: one may be a deployment, or a machine that was lost.
 SUSPICIOUS_STARTS: Final = 2
 
 #: Attempts, each alone, after which a record is answered with `quarantined` instead of being tried again.
@@ -112,7 +112,7 @@ class Quarantine:
     def _start(self, partition: Partition, commit: Commit) -> Begun:
         found = Mark.decode(commit.metadata)
         mark = found._replace(starts=found.starts + 1)
-        if mark.starts >= SUSPICIOUS_STARTS and mark.alone_until <= commit.offset:
+        if found.starts >= SUSPICIOUS_STARTS and mark.alone_until <= commit.offset:
             mark = mark._replace(alone_until=commit.offset + self._in_flight)
             log.warning(
                 "records_run_alone",

@@ -128,7 +128,7 @@ class TransactionalPublisher(Publisher):
         # the coordinator is lost while they wait.
         transaction = self._client._transaction_manager  # noqa: SLF001
         self._client.begin_transaction()
-        futures = self._send(messages)
+        futures = [self._send(message) for message in messages]
         kafka_offsets = {
             TopicPartition(*partition): OffsetAndMetadata(commit.offset, commit.metadata)
             for partition, commit in offsets.items()

@@ -28,7 +28,7 @@ test: lint
 
 # The long matrix of faults, half an hour, on a real Apache Kafka: it writes the tables of docs/guarantees.md.
 faults: install
-	REQUIRE_KAFKA=1 $(BIN)/pytest tests/faults --write-docs -p no:randomly
+	REQUIRE_KAFKA=1 $(BIN)/pytest tests/faults -n 2 --dist worksteal --write-faults
 
 # Every test; in one process, as it also writes what it measured to the tables of docs/.
 test-all: lint

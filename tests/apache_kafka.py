@@ -66,6 +66,9 @@ COLLECT_SECONDS: Final = 600.0
 #: Lines of the broker's log that are shown when it does not start: an exception of Java, with its causes.
 LOG_TAIL: Final = 40
 
+#: A line of the dump of the broker's settings.
+SETTING: Final = re.compile(r"\t[\w.]+ = ")
+
 #: One core's worth of garbage collector and the quick compiler: ready in half the time, in half the memory.
 JVM: Final = (
     "-XX:+UseSerialGC",
@@ -277,7 +280,9 @@ class ApacheKafka(RunningKafka):
             return False
 
     def _log_tail(self) -> str:
-        return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:])
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        # Without the dump of all settings, a line for each, which may come after the line that says why.
+        return "\n".join([line for line in lines if not SETTING.match(line)][-LOG_TAIL:])
 
 
 def _java(*arguments: str | Path, class_dump: Path | None = None) -> list[str]:
@@ -321,6 +326,12 @@ def why_not() -> str | None:
     except subprocess.TimeoutExpired:
         return f"`make kafka` did not end within {COLLECT_SECONDS:.0f} s"
     return f"`make kafka` failed: {(made.stdout + made.stderr)[-2_000:]}" if made.returncode else None
+
+
+def is_expected() -> bool:
+    """Whether there will be one, unless its jars cannot be collected; collects none."""
+    tools = all(map(shutil.which, ("make", "mvn")))
+    return "KAFKA_BOOTSTRAP" in os.environ or (_java_version() >= JAVA_VERSION and (tools or COLLECTED.exists()))
 
 
 def _java_version() -> int:

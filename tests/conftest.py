@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from apache_kafka import LIBS, RunningKafka, apache_kafka, why_not
+from apache_kafka import LIBS, RunningKafka, apache_kafka, is_expected, why_not
 from nlp_worker.broker import EmbeddedBroker
 
 # Before any Hugging Face library is imported: a test that reached for the hub would be a test of the network.
@@ -22,13 +22,25 @@ for name in [name for name in os.environ if name.startswith("NLP_WORKER_")]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-docs", action="store_true", help="write the tables of docs/tasks.md that are generated")
+    parser.addoption("--write-docs", action="store_true", help="write the tables of docs/ that tell what is there")
+    parser.addoption("--write-faults", action="store_true", help="write the table of docs/guarantees.md")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Write the tables from one process, which has seen all that was measured."""
     if config.getoption("--write-docs") and config.getoption("numprocesses", None):
         raise pytest.UsageError("--write-docs: leave out -n")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what a real Kafka proves too: all that runs on both brokers, but for the tests of brokers."""
+    if not is_expected():
+        return
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if parameters.get("kafka_broker") == "embedded" and not item.path.name.startswith("test_broker"):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

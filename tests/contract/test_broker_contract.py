@@ -36,6 +36,7 @@ from clients import (
     unique,
     wait_for,
 )
+from nlp_worker.client_traps import finish_joining
 
 #: kafka-python has gzip built in, the others where their libraries are installed; librdkafka has them all.
 CODECS = [
@@ -112,12 +113,19 @@ def test_two_cooperative_members_share_and_inherit(kafka_broker: KafkaBroker) ->
         "heartbeat_interval_ms": HEARTBEAT_MS,
     }
     with consumer(kafka_broker, topic, **settings) as first:
-        wait_for(lambda: first.poll(timeout_ms=200) or partitions_of([first]) == [4])
+        wait_for(lambda: polled(first) == [4])
         with consumer(kafka_broker, topic, **settings) as second:
-            members = [first, second]
-            wait_for(lambda: [m.poll(timeout_ms=100) for m in members] and partitions_of(members) == [2, 2])
+            wait_for(lambda: polled(first, second) == [2, 2])
             assert not first.assignment() & second.assignment()
-        wait_for(lambda: first.poll(timeout_ms=200) or partitions_of([first]) == [4])
+        wait_for(lambda: polled(first) == [4])
+
+
+def polled(*members: Any) -> list[int]:
+    """Poll; return how many partitions each has then."""
+    for member in members:
+        finish_joining(member)
+        member.poll(timeout_ms=200)
+    return partitions_of(members)
 
 
 def test_two_cooperative_members_of_librdkafka_share_and_inherit(kafka_broker: KafkaBroker) -> None:

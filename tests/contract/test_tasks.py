@@ -73,6 +73,7 @@ def assert_served(
     assert topics.dead_letters == []
 
 
+@pytest.mark.slow
 def test_every_family_and_head_is_answered_through_the_worker(
     embedded_kafka: RunningKafka, folder_of: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from faults.ledger import QUIET_SECONDS, Ledger, Source, Verdict, source_of
+from faults.ledger import QUIET_SECONDS, Ledger
 from faults.reading import read_all
+from faults.verdict import Source, Verdict, source_of
 from nlp_schemas import DeadLetter
 
 

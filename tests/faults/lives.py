@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from faults.ledger import Ledger
     from faults.proxied_kafka import ProxiedKafka
-    from faults.proxy import Rule
+    from faults.rules import Rule
 
 #: What a worker asks under either delivery. Only a group without offsets asks for ListOffsets: the first life. A
 #: LeaveGroup that does not arrive makes the next life wait for the end of a session: it comes last.

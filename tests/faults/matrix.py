@@ -6,12 +6,15 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from faults.ledger import CLEAN
+from faults.verdict import CLEAN
 
 if TYPE_CHECKING:
-    from faults.ledger import Ledger, Verdict
+    from collections.abc import Iterable
+
+    from faults.ledger import Ledger
+    from faults.verdict import Verdict
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "guarantees.md"
 
@@ -62,8 +65,17 @@ class Row:
         return f"| {self.number} | {self.fault} | {self.delivery} | {counts} | {self.seconds:.0f} |"
 
 
+class Line(NamedTuple):
+    """A row of the table, as it goes from one process to another; sorts as the list of faults does."""
+
+    number: int
+    fault: str
+    delivery: str
+    text: str
+
+
 class Matrix:
-    """The rows of one run."""
+    """The rows of one process."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
@@ -74,18 +86,21 @@ class Matrix:
         self._rows.append(row)
         return row
 
-    def missing(self) -> list[str]:
-        """Return the scenarios that were judged and that the document does not have."""
-        text = DOCUMENT.read_text(encoding="utf-8")
-        return [row.fault for row in self._judged() if f"| {row.fault} | {row.delivery} |" not in text]
-
-    def write(self) -> None:
-        """Put the rows into the document, in the order of the list of faults."""
-        text = DOCUMENT.read_text(encoding="utf-8")
-        table = "\n".join([_HEAD, *map(str, self._judged())])
-        assert _PLACE.search(text), f"{DOCUMENT.name} has no place for the table"
-        DOCUMENT.write_text(_PLACE.sub(lambda place: f"{place[1]}\n{table}\n\n{place[2]}", text), encoding="utf-8")
-
-    def _judged(self) -> list[Row]:
+    def lines(self) -> list[Line]:
+        """Return the scenarios that were judged."""
         judged = [row for row in self._rows if row.verdict is not None]
-        return sorted(judged, key=lambda row: (int(row.number.removeprefix("F")), row.fault, row.delivery))
+        return [Line(int(row.number.removeprefix("F")), row.fault, row.delivery, str(row)) for row in judged]
+
+
+def missing(lines: Iterable[Line]) -> list[str]:
+    """Return the scenarios that the document does not have."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    return [line.fault for line in lines if f"| {line.fault} | {line.delivery} |" not in text]
+
+
+def write(lines: Iterable[Line]) -> None:
+    """Put the rows into the document, in the order of the list of faults."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    table = "\n".join([_HEAD, *(line.text for line in sorted(lines))])
+    assert _PLACE.search(text), f"{DOCUMENT.name} has no place for the table"
+    DOCUMENT.write_text(_PLACE.sub(lambda place: f"{place[1]}\n{table}\n\n{place[2]}", text), encoding="utf-8")

@@ -12,17 +12,18 @@ from apache_kafka import ApacheKafka, RunningKafka
 from clients import wait_for
 from faults.cluster import REPLICAS, ApacheCluster
 from faults.harness import FaultyWorker
-from faults.ledger import Ledger, source_of
+from faults.ledger import Ledger
 from faults.matrix import AT_LEAST_ONCE, DELIVERIES, EXACTLY_ONCE
 from faults.reading import Reader
+from faults.verdict import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from faults.ledger import Source
     from faults.matrix import Matrix
     from faults.proxied_kafka import ProxiedKafka
+    from faults.verdict import Source
 
 pytestmark = [pytest.mark.kafka, pytest.mark.faults, pytest.mark.timeout(300)]
 

@@ -23,7 +23,7 @@ from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata, TopicPartiti
 
 from apache_kafka import ApacheKafka
 from clients import HEARTBEAT_MS, PATIENCE, producer, unique, wait_for
-from faults.proxy import Delay, Fail, Hold
+from faults.rules import Delay, Fail, Hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

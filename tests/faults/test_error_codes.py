@@ -11,7 +11,7 @@ from kafka.protocol.api_key import ApiKey
 from faults.ledger import Ledger
 from faults.lives import APIS, POLL_RECORDS, live
 from faults.matrix import DELIVERIES
-from faults.proxy import Fail
+from faults.rules import Fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

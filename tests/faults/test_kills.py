@@ -20,7 +20,7 @@ from faults.faulty_worker import POINTS
 from faults.harness import FaultyWorker
 from faults.ledger import Ledger
 from faults.matrix import AT_LEAST_ONCE, DELIVERIES, EXACTLY_ONCE
-from faults.proxy import Hold
+from faults.rules import Hold
 from nlp_worker.errors import ExitCode
 
 if TYPE_CHECKING:

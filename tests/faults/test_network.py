@@ -9,7 +9,7 @@ import pytest
 from faults.ledger import Ledger
 from faults.lives import APIS, live
 from faults.matrix import DELIVERIES
-from faults.proxy import CutAfter, CutBefore, Delay
+from faults.rules import CutAfter, CutBefore, Delay
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from kafka.protocol.api_key import ApiKey
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from clients import PATIENCE, unique
-from faults.proxy import CutAfter, CutBefore, Delay, Fail, Hold
+from faults.rules import CutAfter, CutBefore, Delay, Fail, Hold
 from wire import Wire, batch, produce_request
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from clients import PATIENCE, RECORDS, rd_producer, rd_send_all, unique, wait_fo
 from faults.cluster import ApacheCluster
 from faults.faulty_worker import POINTS
 from faults.harness import FaultyWorker
-from faults.ledger import CLEAN, Ledger, Verdict
-from faults.proxy import Hold
+from faults.ledger import Ledger
 from faults.reading import Seen, read_all
+from faults.rules import Hold
+from faults.verdict import CLEAN, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

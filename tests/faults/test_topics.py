@@ -13,10 +13,11 @@ from kafka.structs import TopicPartition
 
 from clients import admin, wait_for
 from faults.harness import FaultyWorker
-from faults.ledger import CLEAN, QUIET_SECONDS, Ledger, Source, Verdict
+from faults.ledger import QUIET_SECONDS, Ledger
 from faults.matrix import DELIVERIES
-from faults.proxy import Delay
 from faults.reading import partitions
+from faults.rules import Delay
+from faults.verdict import CLEAN, Source, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

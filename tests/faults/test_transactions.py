@@ -18,10 +18,11 @@ from kafka.protocol.api_key import ApiKey
 
 from clients import PATIENCE
 from faults.harness import FaultyWorker
-from faults.ledger import Ledger, Source
+from faults.ledger import Ledger
 from faults.matrix import EXACTLY_ONCE
-from faults.proxy import Fail, Hold
 from faults.reading import LOOK_SECONDS, partitions
+from faults.rules import Fail, Hold
+from faults.verdict import Source
 from nlp_worker.transactions import CALL_DEADLINE
 
 if TYPE_CHECKING:

@@ -43,8 +43,8 @@ APIS: Final = {
     EXACTLY_ONCE: [*_SHARED, *_TRANSACTIONAL, ApiKey.LeaveGroup],
 }
 
-#: Requests of one life, and of one poll.
-REQUESTS: Final = 40
+#: Requests of one life, and of one poll: a life has four polls or more, one for each error of an API.
+REQUESTS: Final = 80
 POLL_RECORDS: Final = 20
 
 

@@ -26,7 +26,7 @@ ROUNDS: Final = 3
 
 #: So many that a round takes ten seconds or more, and that starting counts for little.
 REQUESTS_NO_MODEL: Final = 60_000
-REQUESTS_SMALL_MODEL: Final = 4_000
+REQUESTS_SMALL_MODEL: Final = 1_500
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ MUTANTS: Final = (
     Mutant(
         "a commit takes the client's positions, not the poll's offsets",
         "consumer.py",
-        "self._client.commit(_kafka_offsets(offsets), timeout_ms",
+        "self._client.commit(kafka_offsets(offsets), timeout_ms",
         "self._client.commit(timeout_ms",
         "faults/test_tools.py::test_a_worker_is_killed_at_each_point[at-least-once-repeated0]",
         "requests without an answer",

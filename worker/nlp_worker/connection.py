@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlparse
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType
 from pydantic import SecretStr
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from types import TracebackType
 
+    from nlp_worker.poll import Commit, Partition
     from nlp_worker.settings import Settings
 
 #: Milliseconds. Two tries of a broker that is just starting; the client's own 30 s keep an operator waiting for a typo.
@@ -192,6 +193,14 @@ def open_client(kind: Any, arguments: Mapping[str, Any], section: str) -> Any:
             raise SettingsError(f"{section}: {error}") from None
         undo.pop_all()
         return client
+
+
+def kafka_offsets(offsets: Mapping[Partition, Commit]) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Return what is to be committed in kafka-python's own types."""
+    return {
+        TopicPartition(*partition): OffsetAndMetadata(commit.offset, commit.metadata)
+        for partition, commit in offsets.items()
+    }
 
 
 def check_topics(admin: KafkaAdminClient, *, read: Collection[str], write: Collection[str]) -> None:

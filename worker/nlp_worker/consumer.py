@@ -7,13 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState
 
 from nlp_worker.client_traps import finish_joining, free_parked
-from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
+from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, kafka_offsets, open_client
 from nlp_worker.errors import BrokerError, FencedError, SettingsError, TopicError
 from nlp_worker.jumps import Jumps, TopicIds
 from nlp_worker.poll import Commit, Committed, Partition
@@ -227,7 +227,7 @@ class Consumer:
         # On the I/O thread, while the control thread is inside poll(): before the rejoin that gives them to others.
         own = {partition: self._before.pop(partition) for partition in partitions if partition in self._before}
         if own:
-            self._client.commit_async(_kafka_offsets(own), callback=_ignore)
+            self._client.commit_async(kafka_offsets(own), callback=_ignore)
 
     def commit(self, offsets: Mapping[Partition, Commit]) -> Committed:
         """Commit the next offset to read of each partition.
@@ -238,7 +238,7 @@ class Consumer:
         """
         try:
             # Without offsets the client would commit positions, records in flight included.
-            self._client.commit(_kafka_offsets(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
+            self._client.commit(kafka_offsets(offsets), timeout_ms=COMMIT_TIMEOUT_MS)
         except _LOST:
             return Committed.LOST
         except kafka_errors.FencedInstanceIdError:
@@ -280,13 +280,6 @@ class Consumer:
 def _refusal(error: Exception) -> TopicError:
     kind = "group" if isinstance(error, kafka_errors.GroupAuthorizationFailedError) else "requests topic"
     return TopicError(f"READ on the {kind} is not allowed: allow it ({error})")
-
-
-def _kafka_offsets(offsets: Mapping[Partition, Commit]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {
-        TopicPartition(*partition): OffsetAndMetadata(commit.offset, commit.metadata)
-        for partition, commit in offsets.items()
-    }
 
 
 def _ignore(offsets: object, outcome: object) -> None:

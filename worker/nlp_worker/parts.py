@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from nlp_worker.quarantine import MarkKeeper
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from concurrent.futures import Future
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from nlp_worker.poll import BatchRun, Commit, Committed, Message, Partition, Poll, Record
 
 
-class Consumer(Protocol):
+class Consumer(MarkKeeper, Protocol):
     """Where records come from. Only ever called from the control thread."""
 
     def poll(self, timeout_ms: int, max_records: int) -> Sequence[Record]: ...
@@ -24,14 +26,6 @@ class Consumer(Protocol):
     def assigned(self) -> bool: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
-    def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Commit] | None:
-        """Return what the group has committed; None while the broker does not say."""
-        ...
-
-    def begin(self, marks: Mapping[Partition, Commit], before: Mapping[Partition, Commit]) -> Committed:
-        """Commit marks; ``before`` is what stands there again if a partition is given up without progress."""
-        ...
-
     def restore(self) -> None:
         """Undo the marks of what was begun and not finished."""
         ...

@@ -16,7 +16,7 @@ from nlp_worker.errors import BrokerError, PublishError, TopicError
 from nlp_worker.poll import LimitChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from nlp_worker.clock import Clock
     from nlp_worker.poll import Message
@@ -77,10 +77,7 @@ class Publisher:
         self._read_limits = read_limits
         self._limits = dict(read_limits())
         self._clock = clock
-        own = {**OWN_SETTINGS, "partitioner": StickyPartitioner(), **own}
-        self._arguments = client_settings(settings, KafkaProducer, own, settings.kafka.producer)
-        # A batch above a topic's limit is refused whole, and split only then.
-        self._arguments["batch_size"] = min(self._arguments["batch_size"], *self._limits.values())
+        self._arguments = producer_arguments(settings, self._limits.values(), partitioner=StickyPartitioner(), **own)
         self._client = self._open()
 
     def _open(self) -> Any:
@@ -139,15 +136,19 @@ class Publisher:
         refuse(error)
         if self._clock.monotonic() >= deadline:
             raise PublishError(f"{len(unsent)} answers were not acknowledged in time: {error}")
-        # What it still holds is sent again by the next one.
+        # Where the broker is away, the loop goes on until the deadline: one that restarts is back in seconds.
+        if self._replace():
+            self._learn_limits(error, unsent)
+
+    def _replace(self) -> bool:
+        """Take a new client, and drop what the old one holds; whether the broker could be reached."""
         self.close(timeout=0)
         try:
             self._client = self._open()
         except BrokerError as unreachable:
-            # The loop goes on until the deadline: a broker that restarts is back in seconds.
             log.warning("broker_unreachable", reason=str(unreachable))
-            return
-        self._learn_limits(error, unsent)
+            return False
+        return True
 
     def _learn_limits(self, error: Exception, messages: Sequence[Message]) -> None:
         """Raise LimitChanged where the error is that a message is too large, and lower what `fits` allows."""
@@ -169,6 +170,18 @@ class Publisher:
         except kafka_errors.KafkaError:
             # With the broker down the client's own `close` raises and closes nothing.
             self._client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
+
+
+def producer_arguments(settings: Settings, limits: Iterable[int], **own: Any) -> dict[str, Any]:
+    """Return a producer's settings, for topics that accept batches of these many bytes.
+
+    Raises:
+        SettingsError: a setting under [kafka] or [kafka.producer] cannot be used.
+    """
+    arguments = client_settings(settings, KafkaProducer, {**OWN_SETTINGS, **own}, settings.kafka.producer)
+    # A batch above a topic's limit is refused whole, and split only then.
+    arguments["batch_size"] = min(arguments["batch_size"], *limits)
+    return arguments
 
 
 def refuse(error: Exception) -> None:

@@ -66,10 +66,12 @@ class Begun(NamedTuple):
         return Commit(self.offset, self.mark.encode())
 
 
-class Consumer(Protocol):
-    """Where marks are kept."""
+class MarkKeeper(Protocol):
+    """Where marks are kept: the consumer."""
 
-    def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Commit] | None: ...
+    def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, Commit] | None:
+        """Return what the group has committed; None while the broker does not say."""
+        ...
 
     def begin(self, marks: Mapping[Partition, Commit], before: Mapping[Partition, Commit]) -> Committed:
         """Commit marks; ``before`` is what stands there again if the partition is given up without progress."""
@@ -84,7 +86,7 @@ class Quarantine:
         in_flight: The most records of a partition that are in flight at once: one of so many ended a process.
     """
 
-    def __init__(self, consumer: Consumer, in_flight: int) -> None:
+    def __init__(self, consumer: MarkKeeper, in_flight: int) -> None:
         self._consumer = consumer
         self._in_flight = in_flight
         self._begun: dict[Partition, Begun] = {}

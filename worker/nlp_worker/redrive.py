@@ -136,9 +136,7 @@ class Sender:
     """
 
     def __init__(self, settings: Settings, requests: Iterable[Topic]) -> None:
-        arguments = connection.client_settings(settings, KafkaProducer, publisher.OWN_SETTINGS, settings.kafka.producer)
-        # A batch above a topic's limit is refused whole.
-        arguments["batch_size"] = min(arguments["batch_size"], *(topic.limit for topic in requests))
+        arguments = publisher.producer_arguments(settings, (topic.limit for topic in requests))
         self._patience = arguments["delivery_timeout_ms"] / 1000 + publisher.FUTURE_GRACE
         self._client = connection.open_client(KafkaProducer, arguments, "kafka.producer")
 

@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
+from nlp_worker.connection import kafka_offsets
 from nlp_worker.errors import BrokerError, FencedError, TopicError
 from nlp_worker.poll import Committed, TransactionFailed
 from nlp_worker.publisher import Publisher, refuse
@@ -104,7 +104,7 @@ class TransactionalPublisher(Publisher):
             FencedError: another instance has this one's instance id.
             TopicError: a topic, the group or the transactional id may not be used.
         """
-        if self._failed and not self.recover():
+        if not self.recover():
             raise TransactionFailed("the broker is away")
         self._failed = True
         try:
@@ -129,11 +129,7 @@ class TransactionalPublisher(Publisher):
         transaction = self._client._transaction_manager  # noqa: SLF001
         self._client.begin_transaction()
         futures = [self._send(message) for message in messages]
-        kafka_offsets = {
-            TopicPartition(*partition): OffsetAndMetadata(commit.offset, commit.metadata)
-            for partition, commit in offsets.items()
-        }
-        self._wait(transaction.send_offsets_to_transaction(kafka_offsets, member), deadline)
+        self._wait(transaction.send_offsets_to_transaction(kafka_offsets(offsets), member), deadline)
         for future in futures:
             future.get(timeout=max(deadline - self._clock.monotonic(), 0))
         self._wait(transaction.begin_commit(), deadline)
@@ -145,13 +141,6 @@ class TransactionalPublisher(Publisher):
 
     def recover(self) -> bool:
         """End a transaction that failed, by a new producer; whether the broker could be reached."""
-        if not self._failed:
-            return True
-        self.close(timeout=0)
-        try:
-            self._client = self._open()
-        except BrokerError as unreachable:
-            log.warning("broker_unreachable", reason=str(unreachable))
-            return False
-        self._failed = False
-        return True
+        if self._failed:
+            self._failed = not self._replace()
+        return not self._failed

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from apache_kafka import RunningKafka
+    from faults.ledger import Ledger
 
 TASK = "text-classification"
 KINDS = ("requests", "results", "dead-letter")
@@ -114,16 +115,19 @@ class WorkerProcess:
         environment: Over this process's own.
     """
 
+    #: What is run, and in which folder: that is where a module is found that is not installed.
+    module = "nlp_worker"
+    cwd: Path | None = None
     _numbers = itertools.count()
 
     def __init__(
-        self, topics: Topics, checkpoint: Path | None, folder: Path, *arguments: str, **environment: str
+        self, topics: Topics | Ledger, checkpoint: Path | None, folder: Path, *arguments: str, **environment: str
     ) -> None:
         self._log = folder / f"worker-{next(self._numbers)}.log"
         command = [
             sys.executable,
             "-m",
-            "nlp_worker",
+            self.module,
             "run",
             "--bootstrap-servers",
             topics.servers,
@@ -140,7 +144,7 @@ class WorkerProcess:
         session = {"NLP_WORKER_KAFKA__CONSUMER__SESSION_TIMEOUT_MS": "6000",
                    "NLP_WORKER_KAFKA__CONSUMER__HEARTBEAT_INTERVAL_MS": "1000"}  # fmt: skip
         with self._log.open("w") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=os.environ | session | environment)
+            self.process = subprocess.Popen(command, cwd=self.cwd, stderr=log, env=os.environ | session | environment)
 
     def __enter__(self) -> Self:
         return self

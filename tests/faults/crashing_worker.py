@@ -18,26 +18,20 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from clients import unique
 from fakes import text_of
 from faults import faulty_worker
 from faults.faulty_worker import SlowTask
-from faults.harness import MEMBER, TESTS, FaultyWorker
+from faults.harness import FaultyWorker
 from nlp_worker import wiring
 from nlp_worker.parts import Limits
-from processes import TASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from faults.ledger import Ledger
     from nlp_schemas import Request
     from nlp_worker.errors import RequestError
     from nlp_worker.tasks.base import Prepared
@@ -64,14 +58,7 @@ class CrashingTask(SlowTask):
 class CrashingWorker(FaultyWorker):
     """The worker of this module as a process."""
 
-    def __init__(self, ledger: Ledger, folder: Path, *arguments: str, **environment: str) -> None:
-        self._log = folder / f"{unique('worker')}.log"
-        command = [sys.executable, "-m", "faults.crashing_worker", "run", "--model", f"fake:{TASK}=fake"]
-        command += ["--bootstrap-servers", ledger.servers, "--topic-prefix", ledger.prefix, "--group", ledger.prefix]
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, *arguments], cwd=TESTS, stderr=log, env=os.environ | MEMBER | environment
-            )
+    module = "faults.crashing_worker"
 
 
 def main() -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import psutil
 
-from clients import PATIENCE, unique
+from clients import PATIENCE
 from processes import TASK, WorkerProcess
 
 if TYPE_CHECKING:
@@ -23,11 +20,8 @@ if TYPE_CHECKING:
 #: Where its modules are found.
 TESTS: Final = Path(__file__).parents[1]
 
-#: A killed member's partitions are given to others after Kafka's shortest session; members hear of it soon.
-MEMBER: Final = {
-    "NLP_WORKER_KAFKA__CONSUMER__SESSION_TIMEOUT_MS": "6000",
-    "NLP_WORKER_KAFKA__CONSUMER__HEARTBEAT_INTERVAL_MS": "500",
-}
+#: Members hear of a rebalance soon.
+HEARTBEAT: Final = {"NLP_WORKER_KAFKA__CONSUMER__HEARTBEAT_INTERVAL_MS": "500"}
 
 #: Seconds between two looks at a process.
 LOOK_SECONDS: Final = 0.05
@@ -46,6 +40,9 @@ class FaultyWorker(WorkerProcess):
         environment: Over this process's own.
     """
 
+    module = "faults.faulty_worker"
+    cwd = TESTS
+
     def __init__(
         self,
         ledger: Ledger,
@@ -56,27 +53,11 @@ class FaultyWorker(WorkerProcess):
         forward_seconds: float = 0.0,
         **environment: str,
     ) -> None:
-        self._log = folder / f"{unique('worker')}.log"
-        command = [
-            sys.executable,
-            "-m",
-            "faults.faulty_worker",
-            "run",
-            "--bootstrap-servers",
-            servers or ledger.servers,
-        ]
-        command += [
-            "--topic-prefix",
-            ledger.prefix,
-            "--group",
-            ledger.prefix,
-            "--model",
-            f"fake:{TASK}=fake",
-            *arguments,
-        ]
+        # Of two that say where the broker is, the last one counts.
+        around = ["--bootstrap-servers", servers] if servers is not None else []
         own = {"FAULTS": faults, "FORWARD_SECONDS": str(forward_seconds)}
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=TESTS, stderr=log, env=os.environ | MEMBER | own | environment)
+        model = ["--model", f"fake:{TASK}=fake"]
+        super().__init__(ledger, None, folder, *around, *model, *arguments, **(HEARTBEAT | own | environment))
 
     def wait_until_ready(self) -> None:
         """Return when it has its signal handlers, and is about to poll for the first time."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 from clients import PATIENCE, rd_consumer
+from faults.background import Background
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from types import TracebackType
 
     from apache_kafka import RunningKafka
 
@@ -37,7 +36,7 @@ class Seen(NamedTuple):
         return cls(message.topic(), message.partition(), message.offset(), message.key(), message.value(), headers)
 
 
-class Reader:
+class Reader(Background):
     """Reads topics on a thread of its own for as long as the block lasts.
 
     Args:
@@ -46,28 +45,19 @@ class Reader:
     """
 
     def __init__(self, broker: RunningKafka, topics: Collection[str]) -> None:
+        super().__init__()
         self._consumer = _assigned(broker, topics)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self.seen: list[Seen] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(PATIENCE)
-        self._consumer.close()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
+    def run(self) -> None:
+        while not self.stopping.is_set():
             for message in self._consumer.consume(MOST, LOOK_SECONDS):
                 # An error is no record, and librdkafka gets over it: a broker that is down comes back.
                 if message.error() is None:
                     self.seen.append(Seen.of(message))
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 def read_all(broker: RunningKafka, topics: Collection[str]) -> list[Seen]:

@@ -63,7 +63,7 @@ POISON: Final[dict[str, Poison]] = {
 FAILING: Final = {ErrorCode.INFERENCE_FAILED: "fail in forward", ErrorCode.OUT_OF_MEMORY: "run out of memory"}
 
 #: The client's own time-outs would be the test's time: a topic that is missing is told of in seconds, not in minutes.
-SOON: Final = {
+SOON: Final[dict[str, Any]] = {
     "NLP_WORKER_KAFKA__PRODUCER__MAX_BLOCK_MS": "1000",
     "NLP_WORKER_KAFKA__PRODUCER__REQUEST_TIMEOUT_MS": "1000",
     "NLP_WORKER_KAFKA__PRODUCER__DELIVERY_TIMEOUT_MS": "2000",
@@ -146,7 +146,7 @@ def test_dead_letters_have_no_topic(
         delivery,
     )
     options = ("--delivery", delivery, "--poll-records", str(POLL_RECORDS))
-    patience = {"PUBLISH_SECONDS": "10"} if ends else {}
+    patience: dict[str, Any] = {"PUBLISH_SECONDS": "10"} if ends else {}
     with Letters(kafka) as ledger, contextlib.ExitStack() as stack:
         worker: FaultyWorker = stack.enter_context(CrashingWorker(ledger, tmp_path, *options, **SOON, **patience))
         with ledger.traffic(PER_SECOND):

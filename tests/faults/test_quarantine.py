@@ -6,13 +6,13 @@ import contextlib
 import functools
 import random
 import signal
-import threading
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from clients import PATIENCE, wait_for
+from clients import wait_for
+from faults.background import Background
 from faults.crashing_worker import CrashingWorker
 from faults.harness import LOOK_SECONDS
 from faults.letters import Letters
@@ -24,7 +24,6 @@ from nlp_worker.quarantine import MAX_ATTEMPTS, SUSPICIOUS_STARTS
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
 
     from faults.harness import FaultyWorker
     from faults.ledger import Ledger
@@ -67,39 +66,30 @@ CASES: Final = [*((text, STATIC) for text in ENDING), ("crash in forward", DYNAM
 KILLS: Final = 20
 
 #: A record that stands still does so for seconds; what a killed worker left open in a transaction ends as soon.
-SOON: Final = {
+SOON: Final[dict[str, Any]] = {
     "NLP_WORKER_STUCK_SECONDS": "2",
     "NLP_WORKER_KAFKA__PRODUCER__TRANSACTION_TIMEOUT_MS": "5000",
 }
 
 
-class Supervised:
+class Supervised(Background):
     """Starts a worker again whenever it has ended, as an orchestrator does, for as long as the block lasts."""
 
     def __init__(self, start: Callable[[], FaultyWorker]) -> None:
+        super().__init__()
         self._start = start
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self.worker = start()
         self.ended: list[FaultyWorker] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(PATIENCE)
+    def close(self) -> None:
         self.worker.kill()
 
     def wait_until_ready(self) -> None:
         """Return when the present worker lives, and is about to poll or further."""
         wait_for(lambda: self.worker.process.poll() is None and self.worker.events("ready"))
 
-    def _run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
+    def run(self) -> None:
+        while not self.stopping.wait(LOOK_SECONDS):
             if self.worker.process.poll() is not None:
                 ended, self.worker = self.worker, self._start()
                 self.ended.append(ended)

@@ -102,7 +102,7 @@ class TransactionalPublisher(Publisher):
             LimitChanged: a topic refused a message as too large; `fits` knows its new limit.
             TransactionFailed: it may have been committed or not; `recover` ends it.
             FencedError: another instance has this one's instance id.
-            TopicError: a topic, the group or the transactional id may not be used.
+            TopicError: a topic or the transactional id may not be used.
         """
         if not self.recover():
             raise TransactionFailed("the broker is away")

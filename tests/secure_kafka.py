@@ -113,7 +113,7 @@ class SecureKafka(ApacheKafka):
         """Allow the user `worker` this one operation.
 
         A worker with transactions needs WRITE on its transactional ids, which begin with its group's name:
-        ``allow(ResourceType.TRANSACTIONAL_ID, f"{group}-", ACLOperation.WRITE, ACLResourcePatternType.PREFIXED)``.
+        ``allow(ResourceType.TRANSACTIONAL_ID, f"{group}/", ACLOperation.WRITE, ACLResourcePatternType.PREFIXED)``.
         """
         acl = ACL("User:worker", "*", operation, ACLPermissionType.ALLOW, ResourcePattern(resource, name, pattern))
         with contextlib.closing(KafkaAdminClient(**self.client)) as admin:

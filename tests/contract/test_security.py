@@ -18,12 +18,15 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ACLOperation, ACLResourcePatternType, ResourceType
 from kafka.errors import TransactionalIdAuthorizationFailedError
 from kafka.net.sasl.oauth import AbstractTokenProvider
+from kafka.structs import ConsumerGroupMetadata
 
 from apache_kafka import why_not
 from clients import PATIENCE, received
-from nlp_worker.connection import check_topics, client_settings, connect, open_client
+from nlp_worker.connection import DEFAULT_MAX_MESSAGE_BYTES, check_topics, client_settings, connect, open_client
 from nlp_worker.errors import BrokerError, ExitCode, SettingsError, TopicError
+from nlp_worker.poll import Commit, Partition
 from nlp_worker.settings import load_settings
+from nlp_worker.transactions import TransactionalPublisher
 from processes import Topics, WorkerProcess
 from secure_kafka import KEY_PASSWORD, MECHANISMS, OPENSSL, SecureKafka
 
@@ -174,9 +177,9 @@ def test_a_transactional_id_is_allowed_by_its_prefix(secure_kafka: SecureKafka) 
     secure_kafka.create_topic(name)
     secure_kafka.allow(ResourceType.TOPIC, name, ACLOperation.WRITE)
     prefixed = ACLResourcePatternType.PREFIXED
-    secure_kafka.allow(ResourceType.TRANSACTIONAL_ID, f"{name}-", ACLOperation.WRITE, prefixed)
+    secure_kafka.allow(ResourceType.TRANSACTIONAL_ID, f"{name}/", ACLOperation.WRITE, prefixed)
     login = {"bootstrap_servers": secure_kafka.bootstrap_servers, **secure_kafka.credentials("worker")}
-    with contextlib.closing(KafkaProducer(**login, transactional_id=f"{name}-1")) as producer:
+    with contextlib.closing(KafkaProducer(**login, transactional_id=f"{name}/1")) as producer:
         producer.init_transactions()
         producer.begin_transaction()
         producer.send(name, b"value")
@@ -186,6 +189,16 @@ def test_a_transactional_id_is_allowed_by_its_prefix(secure_kafka: SecureKafka) 
         pytest.raises(TransactionalIdAuthorizationFailedError),
     ):
         producer.init_transactions()
+
+
+def test_a_transaction_names_the_right_that_is_missing(secure_kafka: SecureKafka) -> None:
+    """As where READ on the group is taken away from a worker: no retry mends that, and it is not tried for minutes."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    secure_kafka.allow(ResourceType.TRANSACTIONAL_ID, f"{name}/", ACLOperation.WRITE, ACLResourcePatternType.PREFIXED)
+    using, offsets = settings(secure_kafka, **secure_kafka.credentials("worker")), {Partition(name, 0): Commit(1)}
+    publisher = TransactionalPublisher(using, lambda: {name: DEFAULT_MAX_MESSAGE_BYTES}, f"{name}/1")
+    with contextlib.closing(publisher), pytest.raises(TopicError, match="READ on the group is not allowed"):
+        publisher.transact([], offsets, ConsumerGroupMetadata(name, -1, "", None), PATIENCE)
 
 
 def test_a_worker_without_the_right_on_its_group_ends(

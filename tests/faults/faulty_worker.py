@@ -5,7 +5,8 @@ product's methods from outside; the product knows nothing of it. Run it in the f
 python -m faults.faulty_worker run ...
 
 FAULTS=before_publish:3:kill,mid_batch:1:stop
-    Kill (SIGKILL) or stop (SIGSTOP) the process when it passes a point for the n-th time.
+    Kill (SIGKILL) or stop (SIGSTOP) the process when it passes a point for the n-th time; or let its clock jump an hour
+    `ahead` or `back`.
 FORWARD_SECONDS=0.04
     What each batch takes on the device.
 """
@@ -35,7 +36,27 @@ from nlp_worker.transactions import TransactionalPublisher
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SIGNALS: Final = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+#: Seconds that a clock jumps.
+HOUR: Final = 3_600.0
+
+
+def _signal(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+def _jump(seconds: float) -> None:
+    """Set the clock of the wall, as an administrator does, for this process alone."""
+    before = time.time
+    setattr(time, "time", lambda: before() + seconds)  # noqa: B010 - mypy lets nobody assign it
+
+
+#: What a process does to itself.
+FAULTS: Final[dict[str, Callable[[], None]]] = {
+    "kill": functools.partial(_signal, signal.SIGKILL),
+    "stop": functools.partial(_signal, signal.SIGSTOP),
+    "ahead": functools.partial(_jump, HOUR),
+    "back": functools.partial(_jump, -HOUR),
+}
 
 
 class Place(NamedTuple):
@@ -74,13 +95,13 @@ POINTS: Final = {
 }
 
 
-def install(point: str, number: int, what: signal.Signals) -> None:
-    """Let the process end, or stop, when it passes the point for the so-manieth time."""
+def install(point: str, number: int, fault: Callable[[], None]) -> None:
+    """Let the process do this to itself when it passes the point for the so-manieth time."""
     passes = itertools.count(1)
 
     def pass_by() -> None:
         if next(passes) == number:
-            os.kill(os.getpid(), what)
+            fault()
 
     for place in POINTS[point]:
         setattr(place.owner, place.method, _wrapped(place, pass_by))
@@ -111,8 +132,8 @@ class SlowTask(FakeTask):
 
 def main() -> None:
     for fault in filter(None, os.environ.get("FAULTS", "").split(",")):
-        point, number, what = fault.split(":")
-        install(point, int(number), SIGNALS[what])
+        point, number, name = fault.split(":")
+        install(point, int(number), FAULTS[name])
     # In the place of nlp_worker.models, which imports torch: the command line, its wiring, its signals and its exit
     # codes are the product's own.
     models: Any = ModuleType("nlp_worker.models")

@@ -157,7 +157,8 @@ def test_dead_letters_have_no_topic(
             wait_for(lambda: failures(worker))
             commits = len(worker.events("commit"))
             if ends:
-                assert worker.end() == ExitCode.PUBLISH
+                assert worker.end() == ExitCode.TOPICS
+                assert f"topic {ledger.dead_letters} does not exist" in worker.log().splitlines()[-1]
             else:
                 wait_for(lambda: len(failures(worker)) > 2)
             assert len(worker.events("commit")) == commits

@@ -1,4 +1,4 @@
-"""F7: brokers die, stay away, and freeze."""
+"""F7: brokers die, stay away, and freeze; and F17: one has a full disk."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
+import psutil
 import pytest
 
 from apache_kafka import ApacheKafka, RunningKafka
@@ -144,6 +145,25 @@ def test_the_broker_is_frozen_for_longer_than_a_delivery_may_take(
             assert seconds_to_resume(broker, ledger, before, worker) < RESUME_SECONDS[delivery]
         # Sent again, and by a member that the group has given up.
         row.judge(ledger, repeated=2 * POLL)
+        assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_the_disk_of_the_broker_is_full(broker: ApacheKafka, tmp_path: Path, matrix: Matrix, delivery: str) -> None:
+    """It ends at the first byte that it cannot write, whoever's that is; with room again, work goes on."""
+    row = matrix.row("F17", "the broker's disk is full, until there is room and it is started again", delivery)
+    with Ledger(broker) as ledger, worker_of(ledger, tmp_path, delivery) as worker:
+        with ledger.traffic(RATE):
+            ledger.wait_for(200, worker)
+            process = psutil.Process(broker.pid)
+            # Where there is no room for a byte more, it writes none: to the broker a full disk is the same.
+            process.rlimit(psutil.RLIMIT_FSIZE, (1, 1))
+            wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE)
+            broker.kill()
+            before = set(ledger.acknowledged)
+            broker.start()
+            assert seconds_to_resume(broker, ledger, before, worker) < RESUME_SECONDS[delivery]
+        row.judge(ledger, repeated=POLL)
         assert worker.process.poll() is None
 
 

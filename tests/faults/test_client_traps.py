@@ -19,6 +19,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.consumer import KafkaConsumer
 from kafka.producer import KafkaProducer
 from kafka.protocol.api_key import ApiKey
+from kafka.serializer.wrapper import DeserializeWrapper
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata, TopicPartition
 
 from apache_kafka import ApacheKafka
@@ -166,6 +167,19 @@ def test_b4_a_refused_record_poisons_an_idempotent_producer(kafka: ProxiedKafka,
                 client.send(small, value).get(timeout=PATIENCE)
         with pytest.raises(kafka_errors.MessageSizeTooLargeError):
             client.send(topic, b"value").get(timeout=PATIENCE)
+
+
+@pytest.mark.slow
+def test_b5_a_poll_whose_deserializer_raised_is_followed_by_one_that_never_returns(
+    kafka: ProxiedKafka, topic: str
+) -> None:
+    """One bad record stops its consumer for good. Defence: consumer.py has none, intake.py decodes what it is given."""
+    with producer(kafka) as sender:
+        sender.send(topic, b"no number", partition=0)
+    client = KafkaConsumer(**kafka.client, value_deserializer=DeserializeWrapper(int), auto_offset_reset="earliest")
+    client.assign([TopicPartition(topic, 0)])
+    assert isinstance(outcome(lambda: client.poll(timeout_ms=2_000)), ValueError)
+    assert outcome(lambda: client.poll(timeout_ms=500)) == HANGS
 
 
 @pytest.mark.slow

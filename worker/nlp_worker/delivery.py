@@ -142,6 +142,7 @@ class ExactlyOnce:
             PublishError: no transaction succeeded within that time.
         """
         deadline = self._clock.monotonic() + seconds
+        reason: object = "the broker is away"
         while (left := deadline - self._clock.monotonic()) > 0:
             # Without a generation the broker would accept the offsets of a member that the group has given up.
             if (member := self._consumer.membership) is None:
@@ -150,7 +151,8 @@ class ExactlyOnce:
             try:
                 committed = _within_limits(answers, transact)
             except TransactionFailed as failure:
-                log.warning("transaction_failed", reason=str(failure), records=len(poll.entries))
+                reason = failure
+                log.warning("transaction_failed", reason=str(reason), records=len(poll.entries))
                 self._consumer.note_commit(offsets)
                 if not self._is_committed(offsets, deadline):
                     continue
@@ -158,7 +160,7 @@ class ExactlyOnce:
             if committed is Committed.DONE:
                 self._consumer.note_commit(offsets)
             return committed
-        raise PublishError(f"{len(poll.entries)} answers could not be committed in a transaction in time")
+        raise PublishError(f"{len(poll.entries)} answers could not be committed in a transaction in time: {reason}")
 
     def _is_committed(self, offsets: Mapping[Partition, Commit], deadline: float) -> bool:
         """Find out what became of a transaction that failed: all of its offsets were committed, or none."""

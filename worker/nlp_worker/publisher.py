@@ -51,10 +51,14 @@ OWN_SETTINGS: Final[Mapping[str, Any]] = {
     "reconnect_backoff_max_ms": 1_000,
 }
 
-_NOT_ALLOWED: Final = (
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.ClusterAuthorizationFailedError,
-)
+#: What a broker refuses for good, and the right that is missing.
+_NOT_ALLOWED: Final[Mapping[Any, str]] = {
+    kafka_errors.TopicAuthorizationFailedError: "WRITE on the results and dead-letter topics",
+    kafka_errors.ClusterAuthorizationFailedError: "WRITE on the results and dead-letter topics",
+    # Of a transaction: the offsets are the group's.
+    kafka_errors.GroupAuthorizationFailedError: "READ on the group",
+    kafka_errors.TransactionalIdAuthorizationFailedError: "WRITE on the transactional ids `<group>/*`",
+}
 
 
 class Publisher:
@@ -185,9 +189,9 @@ def producer_arguments(settings: Settings, limits: Iterable[int], **own: Any) ->
 
 
 def refuse(error: Exception) -> None:
-    """Raise TopicError where the error is that we may not write: that heals by no retry."""
-    if isinstance(error, _NOT_ALLOWED):
-        raise TopicError(f"not allowed to write: {error}; allow WRITE on the results and dead-letter topics")
+    """Raise TopicError where the error is that a right is missing: that heals by no retry."""
+    if right := _NOT_ALLOWED.get(type(error)):
+        raise TopicError(f"{right} is not allowed: allow it ({error})")
 
 
 def _size(message: Message) -> int:

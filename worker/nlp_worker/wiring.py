@@ -13,6 +13,7 @@ from nlp_worker import connection
 from nlp_worker.answering import Answering
 from nlp_worker.consumer import Consumer
 from nlp_worker.delivery import AtLeastOnce, ExactlyOnce
+from nlp_worker.errors import BrokerError, PublishError
 from nlp_worker.intake import Intake
 from nlp_worker.loop import Worker
 from nlp_worker.parts import Limits
@@ -66,7 +67,7 @@ def wired(
         # Closed first: its partitions go to the others of the group while the rest is taken down.
         consumer = Consumer(settings, topics)
         parts.callback(consumer.close)
-        yield Worker(
+        worker = Worker(
             consumer,
             _delivery(publisher, consumer),
             executor,
@@ -79,6 +80,13 @@ def wired(
                 failures_in_a_row=settings.failures_in_a_row,
             ),
         )
+        try:
+            yield worker
+        except PublishError:
+            # A send to a topic that was deleted only takes too long: here it gets its name.
+            with contextlib.suppress(BrokerError), contextlib.closing(connection.connect(settings)) as admin:
+                connection.check_topics(admin, read=topics, write=outputs)
+            raise
 
 
 def _publisher(settings: Settings, read_limits: Callable[[], dict[str, int]]) -> Publisher:
@@ -86,7 +94,7 @@ def _publisher(settings: Settings, read_limits: Callable[[], dict[str, int]]) ->
         return Publisher(settings, read_limits)
     # The same after a restart where there is an instance id: what a killed worker left open is ended at once.
     slot = settings.instance_id or secrets.token_hex(8)
-    return TransactionalPublisher(settings, read_limits, f"{settings.group}-{slot}")
+    return TransactionalPublisher(settings, read_limits, f"{settings.group}/{slot}")
 
 
 def _delivery(publisher: Publisher, consumer: Consumer) -> Delivery:

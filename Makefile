@@ -40,12 +40,15 @@ lint: install
 	$(BIN)/mypy -n 2 schemas worker tests benchmarks scripts
 	$(BIN)/lint-imports --no-cache
 
+# Run it alone: a quarter of an hour of two cores. Tables; and figures and plots, which go to benchmarks/results/.
 bench: install
-	PYTHONPATH=tests $(BIN)/python benchmarks/throughput.py
+	$(BIN)/python -m benchmarks.padding
+	$(BIN)/python -m benchmarks.loop
+	$(BIN)/python -m benchmarks.throughput
 
 # What exactly once costs, beside at least once.
 bench-delivery: install
-	PYTHONPATH=tests $(BIN)/python benchmarks/delivery.py
+	$(BIN)/python -m benchmarks.delivery
 
 # The jars of Apache Kafka, as tests/kafka/pom.xml names them.
 kafka: $(JARS)

@@ -1,60 +1,68 @@
-"""What exactly once costs: its throughput over that of at least once, with no model and with a small one.
-
-Side by side on one Apache Kafka, in turn; the median of the rounds is what counts. Run it with `make bench-delivery`,
-alone.
-"""
+"""What exactly once costs: its throughput over that of at least once, with no model and with a small one."""
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification
+import click
 
 from apache_kafka import ApacheKafka, why_not
+from benchmarks.rate import NO_MODEL, rate, run_command
+from benchmarks.report import Panel, Report, take_turns
 from checkpoints import build_checkpoint
-from rate import NO_MODEL, rate, run_command
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DELIVERIES: Final = ("at-least-once", "exactly-once")
-ROUNDS: Final = 3
 
 #: So many that a round takes ten seconds or more, and that starting counts for little.
 REQUESTS_NO_MODEL: Final = 60_000
 REQUESTS_SMALL_MODEL: Final = 1_500
 
+#: MiniLM's.
+SIZE: Final[dict[str, Any]] = {"dim": 384, "hidden_dim": 1536, "n_layers": 6, "n_heads": 12}
 
-def main() -> None:
+
+@click.command(context_settings={"show_default": True})
+@click.option("--rounds", default=3)
+def main(rounds: int) -> None:
+    """Measure both deliveries on Apache Kafka, in turn."""
     if (reason := why_not()) is not None:
         sys.exit(f"no Apache Kafka: {reason}")
+    rows: list[dict[str, str | float]] = []
+    panels = []
     with ApacheKafka() as broker, tempfile.TemporaryDirectory() as folder:
-        checkpoint = _small_checkpoint(Path(folder))
-        _compare(broker, "no model", NO_MODEL, REQUESTS_NO_MODEL)
-        _compare(broker, "DistilBERT, 6 layers of 384", run_command(checkpoint), REQUESTS_SMALL_MODEL)
-
-
-def _small_checkpoint(folder: Path) -> Path:
-    """Build a DistilBERT of MiniLM's size, of random weights: what it says does not matter here."""
-    build_checkpoint("distilbert", "sequence-classification", folder)  # for its tokenizer
-    tokens = len(AutoTokenizer.from_pretrained(folder))
-    config = DistilBertConfig(vocab_size=tokens, dim=384, hidden_dim=1536, n_layers=6, n_heads=12)
-    DistilBertForSequenceClassification(config).save_pretrained(folder)
-    return folder
-
-
-def _compare(broker: ApacheKafka, name: str, command: Sequence[str], requests: int) -> None:
-    rates: dict[str, list[float]] = {delivery: [] for delivery in DELIVERIES}
-    for number in range(ROUNDS):
-        for delivery in DELIVERIES:
-            rates[delivery].append(rate(broker, command, requests, delivery=delivery))
-            print(f"{name}, round {number + 1}, {delivery}: {rates[delivery][-1]:,.0f} requests/s")
-    at_least, exactly = (statistics.median(rates[delivery]) for delivery in DELIVERIES)
-    print(f"{name}: exactly once {exactly:,.0f} / at least once {at_least:,.0f} requests/s = {exactly / at_least:.2f}")
+        checkpoint = build_checkpoint("distilbert", "sequence-classification", Path(folder), **SIZE)
+        for model, command, requests in (
+            ("none", NO_MODEL, REQUESTS_NO_MODEL),
+            ("DistilBERT, 6 layers of 384", run_command(checkpoint), REQUESTS_SMALL_MODEL),
+        ):
+            runs = {name: partial(rate, broker, command, requests, delivery=name) for name in DELIVERIES}
+            rates = take_turns(runs, rounds)
+            at_least = rates["at-least-once"].median
+            rows += [
+                {
+                    "model": model,
+                    "delivery": delivery,
+                    "requests": requests,
+                    **spread.columns("requests/s"),
+                    "of at-least-once": spread.median / at_least,
+                }
+                for delivery, spread in rates.items()
+            ]
+            panels.append(Panel(f"model: {model}", rates))
+    report = Report(
+        name="delivery",
+        title="What exactly once costs",
+        settings={"rounds": rounds, "threads": 1},
+        rows=rows,
+        panels=panels,
+        axis="requests/s",
+    )
+    report.show()
+    report.write()
 
 
 if __name__ == "__main__":

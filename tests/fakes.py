@@ -17,6 +17,7 @@ from nlp_worker.intake import Intake
 from nlp_worker.isolation import isolate
 from nlp_worker.loop import Worker
 from nlp_worker.parts import Limits
+from nlp_worker.planner import Planner
 from nlp_worker.poll import BatchRun, Commit, Committed, Message, Partition, Row
 from nlp_worker.tasks.base import Finished, Prepared
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 REQUESTS = "nlp.text-classification.requests"
 RESULTS = "nlp.text-classification.results"
 DEAD_LETTERS = "nlp.text-classification.dead-letter"
+
+#: The setting's default.
+BATCH_TOKENS = 4096
 
 
 class FakeRecord(NamedTuple):
@@ -66,6 +70,7 @@ class FakeTask:
     name = TaskName.TEXT_CLASSIFICATION
     result = TextClassificationResult
     max_batch_tokens = None
+    packs = False
 
     def __init__(self, name: str = "fake") -> None:
         self.model = Model(name=name, checkpoint="fake/checkpoint", revision="sha256:0")
@@ -282,6 +287,7 @@ class Bench:
                 max_age,
             ),
             Answering("nlp", "worker-1", self.publisher.fits),
+            planner=Planner(BATCH_TOKENS),
             limits=self.limits,
             clock=self.clock,
         )

@@ -9,6 +9,7 @@ from fakes import FakeRecord, ManualClock
 from nlp_schemas import RESULT, TaskName, requests_topic
 from nlp_worker.answering import Answering
 from nlp_worker.batching import plan
+from nlp_worker.cost import FIRST_OVERHEAD
 from nlp_worker.executor import Executor
 from nlp_worker.intake import Intake
 from nlp_worker.models import load
@@ -82,7 +83,7 @@ class TaskBench:
         executor = Executor()
         try:
             for task, of_task in rows.items():
-                for batch in plan(task, of_task, budget=budget):
+                for batch in plan(task, of_task, budget=budget, overhead=FIRST_OVERHEAD):
                     self.batches.append(len(batch.rows))
                     run = executor.submit(batch).result()
                     for row, output in zip(batch.rows, run.outputs, strict=True):

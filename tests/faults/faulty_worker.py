@@ -29,7 +29,7 @@ from nlp_schemas import TaskName
 from nlp_worker import cli
 from nlp_worker.consumer import Consumer
 from nlp_worker.delivery import AtLeastOnce, ExactlyOnce
-from nlp_worker.poll import Committed
+from nlp_worker.poll import Committed, Row
 from nlp_worker.publisher import Publisher
 from nlp_worker.transactions import TransactionalPublisher
 
@@ -129,6 +129,10 @@ class SlowTask(FakeTask):
         time.sleep(float(os.environ.get("FORWARD_SECONDS", "0")))
         return super().forward(inputs)
 
+    def warm_up_rows(self) -> list[Row]:
+        """None: faults count the batches of requests."""
+        return []
+
 
 def main() -> None:
     for fault in filter(None, os.environ.get("FAULTS", "").split(",")):
@@ -138,7 +142,6 @@ def main() -> None:
     # codes are the product's own.
     models: Any = ModuleType("nlp_worker.models")
     models.load = lambda _settings: {TaskName.TEXT_CLASSIFICATION: {"fake": SlowTask()}}
-    models.warm_up = lambda _tasks: None
     sys.modules["nlp_worker.models"] = models
     cli.main()
 

@@ -13,7 +13,6 @@ from nlp_schemas import (
     OkResult,
     Source,
     Stage,
-    Timing,
     ValueOmitted,
     dead_letter_topic,
     results_topic,
@@ -109,6 +108,7 @@ def _ok_result(entry: Entry) -> OkResult:
             raise row.output
     finished = entry.task.postprocess(entry.request, entry.rows)
     usage: dict[str, Any] = {"input_tokens": entry.tokens}
+    # Parts as they are, not as models: each would be validated once more.
     answer: dict[str, Any] = {
         "id": entry.request_id,
         "model": entry.task.model,
@@ -124,13 +124,13 @@ def _ok_result(entry: Entry) -> OkResult:
     return entry.task.result.model_validate(answer)
 
 
-def _timing(entry: Entry) -> Timing:
+def _timing(entry: Entry) -> dict[str, float]:
     runs = entry.runs
     queue = 0.0
     if runs and entry.record.timestamp >= 0:
         # A producer's clock may be ahead of ours.
         queue = max(min(run.started for run in runs) * 1000 - entry.record.timestamp, 0.0)
-    return Timing(queue=round(queue, 1), device=round(sum(run.seconds for run in runs) * 1000, 1))
+    return {"queue": round(queue, 1), "device": round(sum(run.seconds for run in runs) * 1000, 1)}
 
 
 def _error_result(entry: Entry) -> ErrorResult:
@@ -140,7 +140,7 @@ def _error_result(entry: Entry) -> ErrorResult:
         task=entry.task_name,
         error=Error(code=error.code, message=_printable(str(error))),
         model=entry.task.model if entry.task is not None else None,
-        source=_source(entry),
+        source=Source(**_source(entry)),
     )
 
 
@@ -173,8 +173,8 @@ def _is_expired(entry: Entry) -> bool:
     return _error_of(entry).code is ErrorCode.DEADLINE_EXCEEDED
 
 
-def _source(entry: Entry) -> Source:
-    return Source(topic=entry.record.topic, partition=entry.record.partition, offset=entry.record.offset)
+def _source(entry: Entry) -> dict[str, Any]:
+    return {"topic": entry.record.topic, "partition": entry.record.partition, "offset": entry.record.offset}
 
 
 def _printable(message: str) -> str:

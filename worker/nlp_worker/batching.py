@@ -1,158 +1,169 @@
-"""Batch: the unit of compute. Which rows are padded together, and how long the device will take for them."""
+"""Batch: the unit of compute. Which rows are computed together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
-    from nlp_worker.poll import BatchRun, Row
+    from nlp_worker.poll import Row
     from nlp_worker.tasks.base import Task
 
-#: Weight of the newest batch in the learned rate: settles within ten batches, and one slow batch does not halve it.
-RATE_SMOOTHING: Final = 0.2
 
-#: Seconds for a padded token until a batch has run: a BERT-base on one CPU core, so a first poll is rather too small.
-FIRST_RATE: Final = 1e-3
+class Shape(NamedTuple):
+    """What all rows of a padded batch are made: as long as the longest, and so on, which may be different rows."""
 
-#: Part of the budget from which on a batch is full: only full ones show that more tokens might fit.
-FULL: Final = 0.8
+    length: int = 0
+    new_tokens: int = 0
+    beams: int = 1
 
-#: Part of a lowered budget that is added to it when it rises: four steps make good for a half.
-RISE: Final = 0.25
+    @classmethod
+    def of(cls, row: Row) -> Shape:
+        return cls(row.length, row.new_tokens, row.beams)
 
-#: Full batches in a row before a lowered budget rises: a second or so of a GPU, enough where another process had taken
-#: memory for a moment. Twice as many after each fall, up to the second number: there, attempts that fail cost less than
-#: a thousandth of the device's time.
-FIRST_PATIENCE: Final = 16
-MOST_PATIENCE: Final = 4096
+    def with_(self, other: Shape) -> Shape:
+        return Shape(
+            max(self.length, other.length), max(self.new_tokens, other.new_tokens), max(self.beams, other.beams)
+        )
+
+    @property
+    def size(self) -> int:
+        """Tokens that a row takes on the device."""
+        return (self.length + self.new_tokens) * self.beams
+
+    @property
+    def forwards(self) -> int:
+        """One for what is given, and one for each token that is added to it."""
+        return 1 + self.new_tokens
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows of one task that are padded to the longest of them and run together."""
+    """Rows of one task that run together: padded to the longest of them, or end to end where the task packs."""
 
     task: Task
     rows: Sequence[Row]
 
+    @functools.cached_property
+    def shape(self) -> Shape:
+        """Of a padded row."""
+        return functools.reduce(Shape.with_, {Shape.of(row) for row in self.rows})
+
     @property
     def longest(self) -> int:
-        return max(row.length for row in self.rows)
+        return self.shape.length
+
+    @functools.cached_property
+    def tokens(self) -> int:
+        return sum(row.length for row in self.rows)
 
     @property
     def padded_tokens(self) -> int:
-        return len(self.rows) * self.longest
+        return self.tokens if getattr(self.task, "packs", False) else len(self.rows) * self.longest
+
+    @functools.cached_property
+    def own_size(self) -> int:
+        """Tokens that its rows would take on the device without padding."""
+        return sum(row.size for row in self.rows)
 
     @property
     def size(self) -> int:
         """Tokens that it takes on the device: padding, and what is generated, included."""
-        return len(self.rows) * _row_size(_shape(self.rows))
+        return self.own_size if getattr(self.task, "packs", False) else len(self.rows) * self.shape.size
 
     @property
-    def tokens(self) -> int:
-        return sum(row.length for row in self.rows)
+    def forwards(self) -> int:
+        """How often the model is run at most."""
+        return self.shape.forwards
 
 
-def plan(task: Task, rows: Iterable[Row], *, budget: int) -> list[Batch]:
-    """Cut rows into batches of at most ``budget`` tokens on the device, each of rows of one group and similar size.
+def plan(task: Task, rows: Iterable[Row], *, budget: int, overhead: float) -> list[Batch]:
+    """Cut rows into the batches that cost least, each of rows of one group.
 
-    Padding counts, and so does what is generated. Rows are sorted by size, largest first: the largest batch comes
-    first, so that memory is grown once. A row that is above the budget alone is a batch of its own, for it can be run
-    in no other way.
+    A batch costs ``overhead`` for each of its forwards and one for each token that it takes on the device, padding
+    and what is generated included. The largest comes first, so that memory is grown once. The result is the cheapest
+    there is where rows differ in length alone; where they also differ in what is generated, the cheapest that keeps the
+    rows in order of that.
+
+    Args:
+        task: Of all rows.
+        rows: What is to be computed.
+        budget: The most tokens of a batch. A row that is above it alone is a batch of its own, for it can be run in no
+            other way.
+        overhead: Tokens that the device could compute in the time that a forward takes beside its own.
     """
     budget = min(budget, task.max_batch_tokens or budget)
     groups: dict[Hashable, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
-    return [batch for group in groups.values() for batch in _plan_group(task, group, budget)]
-
-
-def _plan_group(task: Task, rows: Iterable[Row], budget: int) -> list[Batch]:
+    cut = _fill if getattr(task, "packs", False) else functools.partial(_split, overhead=overhead)
     batches: list[Batch] = []
-    current: list[Row] = []
-    shape = 0, 0, 0
-    for row in sorted(rows, key=lambda row: (row.size, row.length), reverse=True):
-        with_row = _shape([row], shape)
-        if current and (len(current) + 1) * _row_size(with_row) > budget:
-            batches.append(Batch(task, current))
-            current, with_row = [], _shape([row])
-        current.append(row)
-        shape = with_row
-    if current:
-        batches.append(Batch(task, current))
+    for group in groups.values():
+        group.sort(key=lambda row: (row.new_tokens, row.size))
+        cuts = cut(group, budget)
+        batches += [Batch(task, group[start:end]) for start, end in itertools.pairwise(cuts)][::-1]
     return batches
 
 
-def _shape(rows: Iterable[Row], shape: tuple[int, int, int] = (0, 0, 0)) -> tuple[int, int, int]:
-    """Return what all rows of a batch are made: as long as the longest, and so on, which may be different rows."""
-    length, new_tokens, beams = shape
-    for row in rows:
-        length, new_tokens, beams = max(length, row.length), max(new_tokens, row.new_tokens), max(beams, row.beams)
-    return length, new_tokens, beams
+def _fill(rows: Sequence[Row], budget: int) -> list[int]:
+    """Return where to cut sorted rows that need no padding: as seldom as possible, for tokens cost what they cost."""
+    cuts, taken = [0], 0
+    for index, row in enumerate(rows):
+        if taken + row.size > budget and taken:
+            cuts.append(index)
+            taken = 0
+        taken += row.size
+    return [*cuts, len(rows)]
 
 
-def _row_size(shape: tuple[int, int, int]) -> int:
-    length, new_tokens, beams = shape
-    return (length + new_tokens) * beams
+def _split(rows: Sequence[Row], budget: int, *, overhead: float) -> list[int]:
+    """Return where to cut sorted rows that are padded: dynamic programming over the places where a cut can pay."""
+    shapes = [Shape.of(row) for row in rows]
+    # Where rows differ in length alone the last of a batch is the largest in every way.
+    by_length = len({shape[1:] for shape in shapes}) == 1
+    places = _places([shape.size for shape in shapes], budget) if by_length else list(range(len(rows) + 1))
+    # Of each place: what the rows before it cost at least, and at which place the last of their batches begins then.
+    costs, begins = [0.0], [0]
+    for end in range(1, len(places)):
+        until, best, begin = places[end], math.inf, end - 1
+        shape = shapes[until - 1]
+        size, fixed = shape.size, overhead * shape.forwards
+        # By length, what is dearer from an earlier place than from this one stays so: it pays more for each longer row.
+        for start in range(end - 1, begins[-1] - 1 if by_length else -1, -1):
+            if not by_length:
+                shape = shape.with_(shapes[places[start]])
+                size, fixed = shape.size, overhead * shape.forwards
+            tokens = (until - places[start]) * size
+            if tokens > budget and start < end - 1:
+                break
+            if costs[start] + fixed + tokens < best:
+                best, begin = costs[start] + fixed + tokens, start
+        costs.append(best)
+        begins.append(begin)
+    cuts = [len(places) - 1]
+    while cuts[-1]:
+        cuts.append(begins[cuts[-1]])
+    return [places[cut] for cut in reversed(cuts)]
 
 
-@dataclass(slots=True)
-class Rate:
-    """How long the device takes for a token of one task's batches, learned from those that ran."""
+def _places(sizes: Sequence[int], budget: int) -> list[int]:
+    """Return where rows that are sorted by length may be cut: where the length changes, and where a batch is full.
 
-    seconds_per_token: float = FIRST_RATE
-    learned: bool = False
-
-    def learn(self, tokens: int, seconds: float) -> None:
-        observed = seconds / max(tokens, 1)
-        if self.learned:
-            self.seconds_per_token += RATE_SMOOTHING * (observed - self.seconds_per_token)
-        else:
-            self.seconds_per_token, self.learned = observed, True
-
-
-@dataclass(slots=True)
-class Budget:
-    """Tokens of one task's batches: what the settings allow, less where the device's memory was short.
-
-    An attempt at more that fails costs a few forwards, so each fall makes the next attempt come later.
+    No other cut pays: of two batches that have rows of one length, the one of shorter rows takes them cheaper until it
+    is full.
     """
-
-    most: int
-    """Of the settings."""
-    tokens: int = field(init=False)
-    """What `plan` is given."""
-    _patience: int = field(init=False, default=FIRST_PATIENCE)
-    """Full batches in a row before the next rise."""
-    _full: int = field(init=False, default=0)
-
-    def __post_init__(self) -> None:
-        self.tokens = self.most
-
-    def learn(self, batch: Batch, run: BatchRun) -> None:
-        if run.fitted is None:
-            self._ran(batch.size)
-        # One row can be run in no other way, so that it failed says nothing of how many belong together.
-        elif len(batch.rows) > 1:
-            self._fell_short(batch.size, run.fitted)
-
-    def _ran(self, size: int) -> None:
-        if size < FULL * self.tokens:
-            return
-        self._full += 1
-        if self._full < self._patience:
-            return
-        self._full = 0
-        if self.tokens < self.most:
-            self.tokens = min(self.most, self.tokens + max(int(RISE * self.tokens), 1))
-        else:
-            self._patience = FIRST_PATIENCE
-
-    def _fell_short(self, size: int, fitted: int) -> None:
-        self._full = 0
-        # A larger batch was planned before the last fall: it is not an attempt that failed again.
-        if size <= self.tokens:
-            self._patience = min(2 * self._patience, MOST_PATIENCE)
-        self.tokens = min(self.tokens, fitted or size // 2)
+    last = len(sizes)
+    marked = [place in {0, last} or sizes[place] != sizes[place - 1] for place in range(last + 1)]
+    end = 0
+    for start in range(last):
+        if marked[start]:
+            end = max(end, start + 1)
+            while end < last and (end + 1 - start) * sizes[end] <= budget:
+                end += 1
+            marked[end] = True
+    return [place for place in range(last + 1) if marked[place]]

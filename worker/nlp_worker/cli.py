@@ -113,9 +113,7 @@ def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
     def load() -> Mapping[TaskName, Mapping[str, Task]]:
         from nlp_worker import models  # noqa: PLC0415
 
-        tasks = models.load(settings)
-        models.warm_up(task for served in tasks.values() for task in served.values())
-        return tasks
+        return models.load(settings)
 
     def translate(error: Exception) -> Exception:
         from nlp_worker import device_errors  # noqa: PLC0415

@@ -15,7 +15,6 @@ import structlog
 from nlp_worker.breaker import Breaker
 from nlp_worker.errors import PublishError
 from nlp_worker.parts import Limits
-from nlp_worker.planner import Planner
 from nlp_worker.poll import Committed, Entry, Message, Poll, Record, Work
 from nlp_worker.quarantine import Quarantine
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from nlp_worker.clock import Clock
     from nlp_worker.intake import Intake
     from nlp_worker.parts import Consumer, Delivery, Executor
+    from nlp_worker.planner import Planner
 
 log = structlog.get_logger()
 
@@ -55,6 +55,7 @@ class Worker:
         intake: Intake,
         answering: Answering,
         *,
+        planner: Planner,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         clock: Clock = time,
     ) -> None:
@@ -70,7 +71,7 @@ class Worker:
         # Two polls, and what waits.
         self._quarantine = Quarantine(consumer, (POLLS_IN_FLIGHT + 1) * limits.records)
         self._breaker = Breaker(limits.failures_in_a_row)
-        self._planner = Planner(limits.padded_tokens)
+        self._planner = planner
         self._deferred: Poll | None = None
         self._held = False
         self._stopping = False

@@ -67,8 +67,6 @@ class Limits(NamedTuple):
     records: int = 1024
     """Also the most that wait in memory."""
     device_seconds: float = 5.0
-    padded_tokens: int = 4096
-    """Of one batch."""
     failures_in_a_row: int = 100
     """So many end the worker; 0 is never."""
     publish_seconds: float = 240.0

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nlp_worker.batching import Batch, Budget, Rate, plan
+from nlp_worker.batching import Batch, plan
+from nlp_worker.cost import Budget, Cost
+from nlp_worker.errors import CheckpointError, RequestError
 
 if TYPE_CHECKING:
+    from nlp_worker.parts import Executor
     from nlp_worker.poll import BatchRun, Entry, Poll
     from nlp_worker.tasks.base import Task
 
 log = structlog.get_logger()
+
+#: Of a batch that is long enough to show the device's speed.
+WARM_UP_SECONDS: Final = 0.3
 
 
 class Planner:
@@ -24,28 +30,61 @@ class Planner:
 
     def __init__(self, padded_tokens: int) -> None:
         self._padded_tokens = padded_tokens
-        self._rates: dict[Task, Rate] = {}
+        self._costs: dict[Task, Cost] = {}
         self._budgets: dict[Task, Budget] = {}
 
     def plan(self, poll: Poll) -> list[Batch]:
         return [
             batch
             for task, rows in poll.rows_by_task().items()
-            for batch in plan(task, rows, budget=self._budget(task).tokens)
+            for batch in plan(task, rows, budget=self._budget(task).tokens, overhead=self._cost(task).overhead)
         ]
 
     def device_seconds(self, entry: Entry) -> float:
         """Return how long the device will take for an entry."""
-        return entry.size * self._rate(entry.task).seconds_per_token if entry.task is not None else 0.0
+        return entry.size * self._cost(entry.task).seconds_per_token if entry.task is not None else 0.0
+
+    def warm_up(self, task: Task, executor: Executor) -> None:
+        """Run a task before the first request: kernels and threads are set up, and the device's speed is learned.
+
+        Batches grow to all that the budget allows, so that what does not fit is found now; a slow device, where memory
+        is seldom what is short, is let off sooner.
+
+        Raises:
+            CheckpointError: the model cannot run at all.
+        """
+        rows = list(task.warm_up_rows())
+        if not rows:
+            return
+        self._run(Batch(task, rows), executor)
+        while True:
+            batch = Batch(task, rows)
+            run = self._run(batch, executor)
+            self._take_in(batch, run)
+            most = min(self._budget(task).tokens, task.max_batch_tokens or self._padded_tokens)
+            if run.seconds > WARM_UP_SECONDS or 2 * batch.size > most:
+                break
+            rows *= 2
+        cost = self._cost(task)
+        log.info(
+            "warmed_up",
+            task=task.name,
+            model=task.model.name,
+            tokens_per_second=round(1 / cost.seconds_per_token),
+            overhead_tokens=round(cost.overhead),
+            batch_tokens=self._budget(task).tokens,
+        )
+
+    def _run(self, batch: Batch, executor: Executor) -> BatchRun:
+        run = executor.submit(batch).result()
+        if isinstance(error := run.outputs[0], RequestError):
+            cause = error.__cause__ or error
+            raise CheckpointError(f"{batch.task.model.checkpoint} cannot run: {type(cause).__name__}: {cause}")
+        return run
 
     def learn(self, batch: Batch, run: BatchRun) -> None:
-        """Take in what became of a batch."""
-        self._rate(batch.task).learn(batch.size, run.seconds)
-        budget = self._budget(batch.task)
-        before = budget.tokens
-        budget.learn(batch, run)
-        if budget.tokens != before:
-            log.warning("batch_tokens_changed", model=batch.task.model.name, before=before, now=budget.tokens)
+        """Take in what became of a batch of requests."""
+        self._take_in(batch, run)
         log.info(
             "batch",
             task=batch.task.name,
@@ -56,8 +95,16 @@ class Planner:
             device_ms=round(run.seconds * 1000, 1),
         )
 
-    def _rate(self, task: Task) -> Rate:
-        return self._rates.setdefault(task, Rate())
+    def _take_in(self, batch: Batch, run: BatchRun) -> None:
+        self._cost(batch.task).learn(batch, run.seconds)
+        budget = self._budget(batch.task)
+        before = budget.tokens
+        budget.learn(batch, run)
+        if budget.tokens != before:
+            log.warning("batch_tokens_changed", model=batch.task.model.name, before=before, now=budget.tokens)
+
+    def _cost(self, task: Task) -> Cost:
+        return self._costs.setdefault(task, Cost())
 
     def _budget(self, task: Task) -> Budget:
         return self._budgets.setdefault(task, Budget(self._padded_tokens))

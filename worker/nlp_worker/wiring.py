@@ -17,6 +17,7 @@ from nlp_worker.errors import BrokerError, PublishError
 from nlp_worker.intake import Intake
 from nlp_worker.loop import Worker
 from nlp_worker.parts import Limits
+from nlp_worker.planner import Planner
 from nlp_worker.publisher import Publisher
 from nlp_worker.transactions import TransactionalPublisher
 
@@ -56,6 +57,10 @@ def wired(
     with contextlib.closing(connection.connect(settings)) as admin:
         connection.check_topics(admin, read=topics, write=outputs)
     tasks = load()
+    planner = Planner(settings.batch_tokens)
+    # When all are loaded: what fits into the memory then is what will fit.
+    for task in (task for served in tasks.values() for task in served.values()):
+        planner.warm_up(task, executor)
 
     def read_limits() -> dict[str, int]:
         with contextlib.closing(connection.connect(settings)) as admin:
@@ -73,10 +78,10 @@ def wired(
             executor,
             Intake(topics, tasks, time, settings.max_age_seconds or math.inf),
             Answering(settings.topic_prefix, worker_id, publisher.fits),
+            planner=planner,
             limits=Limits(
                 records=settings.poll_records,
                 device_seconds=settings.poll_seconds,
-                padded_tokens=settings.batch_tokens,
                 failures_in_a_row=settings.failures_in_a_row,
             ),
         )

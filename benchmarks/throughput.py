@@ -32,7 +32,6 @@ from benchmarks.padding import chunks, within
 from benchmarks.rate import Topics, embedded_broker, run_command
 from benchmarks.report import Panel, Report, take_turns
 from checkpoints import build_checkpoint
-from nlp_worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +103,7 @@ def main(*, sizes: Sequence[str], count: int, rounds: int, distribution: str, dt
                     OFFLINE: contest.offline,
                 }
                 command = run_command(Path(folder), threads, "--dtype", dtype)
-                for worker, settings in _workers().items():
+                for worker, settings in WORKERS.items():
                     runs[worker] = partial(contest.worker, broker, command, **settings)
                 rates = take_turns(runs, rounds)
             model = f"{size.layers} layers of {size.dim}"
@@ -222,17 +221,6 @@ def _checkpoint(size: Size, folder: Path) -> Path:
         "n_heads": size.heads,
     }
     return build_checkpoint("distilbert", "sequence-classification", folder, max_position_embeddings=512, **config)
-
-
-def _workers() -> dict[str, dict[str, str]]:
-    if "packing" in Settings.model_fields:
-        return WORKERS
-    # One that cannot pack would take the setting for somebody else's, and be measured under a wrong name.
-    return {
-        name: {key: value for key, value in settings.items() if key != "packing"}
-        for name, settings in WORKERS.items()
-        if settings["packing"] == "off"
-    }
 
 
 @contextlib.contextmanager

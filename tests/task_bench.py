@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from fakes import FakeRecord, ManualClock
+import pytest
+
+from fakes import BATCH_TOKENS, FakeRecord, ManualClock
 from nlp_schemas import RESULT, TaskName, requests_topic
 from nlp_worker.answering import Answering
 from nlp_worker.batching import plan
@@ -13,20 +16,25 @@ from nlp_worker.cost import FIRST_OVERHEAD
 from nlp_worker.executor import Executor
 from nlp_worker.intake import Intake
 from nlp_worker.models import load
+from nlp_worker.planner import Planner
 from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from nlp_worker.poll import Entry, Row
     from nlp_worker.tasks.base import Task
 
 
-def serve(*models: tuple[str, Path] | str, dtype: str = "float32") -> TaskBench:
+#: As a worker does it, and with padding, which is all that most families allow.
+PACKING: Final = ("auto", pytest.param("off", marks=pytest.mark.slow))
+
+
+def serve(*models: tuple[str, Path] | str, dtype: str = "float32", packing: str = "auto") -> TaskBench:
     """Load checkpoints as a worker does: (task, folder) of each, or as `--model` takes it."""
     specs = tuple(model if isinstance(model, str) else f"{model[0]}={model[1]}" for model in models)
-    return TaskBench(load(load_settings({"model": specs, "device": "cpu", "dtype": dtype})))
+    return TaskBench(load(load_settings({"model": specs, "device": "cpu", "dtype": dtype, "packing": packing})))
 
 
 class TaskBench:
@@ -96,6 +104,13 @@ class TaskBench:
         RESULT.validate_json(value)
         answer: dict[str, Any] = json.loads(value)
         return answer
+
+
+def warm_up(tasks: Iterable[Task]) -> None:
+    """Warm up as a worker does."""
+    with contextlib.closing(Executor()) as executor:
+        for task in tasks:
+            Planner(BATCH_TOKENS).warm_up(task, executor)
 
 
 def alone(bench: TaskBench, requests: Sequence[Mapping[str, Any]]) -> list[Any]:

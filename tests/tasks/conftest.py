@@ -64,10 +64,11 @@ def bench_of(folder_of: Callable[..., Path]) -> Callable[..., TaskBench]:
     """A task on a family's checkpoint, loaded once; options are the checkpoint's."""
     loaded: dict[str, TaskBench] = {}
 
-    def load(task: str, family: str, *, dtype: str = "float32", **options: Any) -> TaskBench:
-        key = f"{task} {family} {dtype} {options}"
+    def load(task: str, family: str, *, dtype: str = "float32", packing: str = "auto", **options: Any) -> TaskBench:
+        key = f"{task} {family} {dtype} {packing} {options}"
         if key not in loaded:
-            loaded[key] = serve((task, folder_of(family, TASK_HEADS[task], **options)), dtype=dtype)
+            folder = folder_of(family, TASK_HEADS[task], **options)
+            loaded[key] = serve((task, folder), dtype=dtype, packing=packing)
         return loaded[key]
 
     return load

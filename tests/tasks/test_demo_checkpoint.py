@@ -15,6 +15,7 @@ from nlp_worker.demo import recipe, toy_recipes, train
 from nlp_worker.demo.sentences import load_sentences
 from nlp_worker.demo.toys import toys_to_ask, toys_to_learn
 from nlp_worker.settings import Settings
+from task_bench import warm_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,7 @@ def test_it_loads_as_any_other(tmp_path: Path) -> None:
 def test_the_worker_takes_it(task: TaskName, tmp_path: Path) -> None:
     train.train_miniature(task, tmp_path / "demo")
     (served,) = models.load(Settings(model=(f"{task}={tmp_path / 'demo'}",), device="cpu"))[task].values()
-    models.warm_up([served])
+    warm_up([served])
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "demo", trust_remote_code=False)
     assert tokenizer.model_max_length == 128
     assert tokenizer.pad_token_id is not None

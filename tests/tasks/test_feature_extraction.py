@@ -20,6 +20,7 @@ from nlp_schemas import FeatureExtractionRequest
 from nlp_worker.poll import Row
 from nlp_worker.tasks.encoder import Encoder
 from parity import RAW, difference, largest
+from task_bench import PACKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,15 +86,17 @@ def vectors_of(folder_of: Callable[..., Path]) -> Callable[[str, str, int], Vect
     return vectors
 
 
+@pytest.mark.parametrize("packing", PACKING)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_texts_of_one_poll_have_their_vectors_alone_and_the_pipelines(
     bench_of: Callable[..., TaskBench],
     vectors_of: Callable[[str, str, int], Vectors],
     parity: Parity,
     family: str,
+    packing: str,
 ) -> None:
     """Vectors for the text's tokens and none for padding, for mixed lengths in common batches; pooled ones likewise."""
-    bench = bench_of(TASK, family)
+    bench = bench_of(TASK, family, packing=packing)
     ways: list[dict[str, Any]] = [{}, {"pooling": "mean"}, {"pooling": "cls"}, {"pooling": "mean", "normalize": True}]
     requests = [request(text, **way) for text in TEXTS for way in (ways if len(text) < 40 else ways[:1])]
     ours = bench.outputs(requests)
@@ -130,7 +133,7 @@ def test_without_the_mask_the_comparison_fails(
     bench_of: Callable[..., TaskBench], monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     """The control: with padding attended to, batched vectors are not those alone."""
-    bench = bench_of(TASK, family)
+    bench = bench_of(TASK, family, packing="off")
     requests = [request(TEXTS[0]), request(TEXTS[-1])]
     alone = bench.outputs(requests[:1])[0]
     forward = Encoder.forward

@@ -15,6 +15,7 @@ from transformers import pipeline
 from checkpoints import HEADS, SENTENCES
 from nlp_worker.tasks.encoder import Encoder
 from parity import PROBABILITIES, largest, plain, ranked_difference
+from task_bench import PACKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,23 +89,25 @@ def difference(ours: Any, theirs: Any) -> float:
 
 
 @pytest.fixture(scope="session")
-def filler_of(bench_of: Callable[..., TaskBench], folder_of: Callable[..., Path]) -> Callable[[str], Filler]:
-    made: dict[str, Filler] = {}
+def filler_of(bench_of: Callable[..., TaskBench], folder_of: Callable[..., Path]) -> Callable[..., Filler]:
+    made: dict[tuple[str, str], Filler] = {}
 
-    def filler(family: str) -> Filler:
-        if family not in made:
-            made[family] = Filler(family, bench_of(TASK, family), folder_of(family, "masked-lm"))
-        return made[family]
+    def filler(family: str, packing: str = "auto") -> Filler:
+        if (family, packing) not in made:
+            bench = bench_of(TASK, family, packing=packing)
+            made[family, packing] = Filler(family, bench, folder_of(family, "masked-lm"))
+        return made[family, packing]
 
     return filler
 
 
+@pytest.mark.parametrize("packing", PACKING)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_texts_of_one_poll_are_filled_as_alone_and_as_by_the_pipeline(
-    filler_of: Callable[[str], Filler], parity: Parity, family: str
+    filler_of: Callable[..., Filler], parity: Parity, family: str, packing: str
 ) -> None:
     """Mixed lengths, one mask and several, and each request's own top_k and targets, in common batches."""
-    filler = filler_of(family)
+    filler = filler_of(family, packing)
     marked = next(entry for entry in filler.vocabulary if entry.startswith(MARKS) and len(entry) > 3)
     targets = ["the", "the", marked, "unknownword", filler.mask, "film", "\U0001f389"]
     parameters: list[dict[str, Any]] = [{}, {"top_k": 1}, {"top_k": 40}, {"targets": targets}]
@@ -119,7 +122,7 @@ def test_texts_of_one_poll_are_filled_as_alone_and_as_by_the_pipeline(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_bfloat16_the_difference_is_reported(
-    filler_of: Callable[[str], Filler], bench_of: Callable[..., TaskBench], parity: Parity, family: str
+    filler_of: Callable[..., Filler], bench_of: Callable[..., TaskBench], parity: Parity, family: str
 ) -> None:
     """Of every entry of the vocabulary; where scores are close their order is another, so nothing is asserted."""
     bench = bench_of(TASK, family, dtype="bfloat16")
@@ -133,10 +136,10 @@ def test_in_bfloat16_the_difference_is_reported(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_the_mask_the_comparison_fails(
-    filler_of: Callable[[str], Filler], monkeypatch: pytest.MonkeyPatch, family: str
+    filler_of: Callable[..., Filler], monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     """The control: with padding attended to, batched answers are not those alone."""
-    filler = filler_of(family)
+    filler = filler_of(family, "off")
     requests = [filler.request(text) for text in (MASKED[0], LONG[0])]
     alone = filler.bench.outputs(requests[:1])[0]
     forward = Encoder.forward
@@ -150,7 +153,7 @@ def test_without_the_mask_the_comparison_fails(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_any_text_is_filled_as_by_the_pipeline(filler_of: Callable[[str], Filler], family: str) -> None:
+def test_any_text_is_filled_as_by_the_pipeline(filler_of: Callable[..., Filler], family: str) -> None:
     """Texts in no language of the checkpoint, special tokens that a user typed, and texts that are cut."""
     filler = filler_of(family)
     long = " ".join(["{}", *SENTENCES, *SENTENCES])
@@ -161,7 +164,7 @@ def test_any_text_is_filled_as_by_the_pipeline(filler_of: Callable[[str], Filler
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_more_than_the_vocabulary_is_all_of_it(filler_of: Callable[[str], Filler], family: str) -> None:
+def test_more_than_the_vocabulary_is_all_of_it(filler_of: Callable[..., Filler], family: str) -> None:
     """The pipeline raises where top_k is above it. Targets are chosen from the same scores."""
     filler = filler_of(family)
     requests = [filler.request(MASKED[0], top_k=1000), filler.request(MASKED[0], targets=["the", "a"], top_k=1000)]
@@ -174,7 +177,7 @@ def test_more_than_the_vocabulary_is_all_of_it(filler_of: Callable[[str], Filler
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_target_is_a_raw_entry_or_its_first_token(filler_of: Callable[[str], Filler], family: str) -> None:
+def test_a_target_is_a_raw_entry_or_its_first_token(filler_of: Callable[..., Filler], family: str) -> None:
     """Marks stand for themselves; one text is a list of one; duplicates count once."""
     filler = filler_of(family)
     entry = next(entry for entry in filler.vocabulary if entry.startswith(MARKS) and len(entry) > 3)
@@ -188,7 +191,7 @@ def test_a_target_is_a_raw_entry_or_its_first_token(filler_of: Callable[[str], F
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "bart"])
 def test_an_error_names_its_cause_and_its_neighbours_are_answered(
-    filler_of: Callable[[str], Filler], family: str
+    filler_of: Callable[..., Filler], family: str
 ) -> None:
     """No mask, one that was cut away, a text that may not be cut, and parameters out of their range."""
     filler = filler_of(family)
@@ -221,7 +224,7 @@ def test_an_error_names_its_cause_and_its_neighbours_are_answered(
     assert largest(difference(answer["outputs"], alone) for answer in answers[1::2]) < 1e-5
 
 
-def test_targets_that_make_no_token_are_ignored_or_refused(filler_of: Callable[[str], Filler]) -> None:
+def test_targets_that_make_no_token_are_ignored_or_refused(filler_of: Callable[..., Filler]) -> None:
     """As in the pipeline: some may be without, all may not."""
     filler = filler_of("bert")
     some, none = filler.bench.ask(

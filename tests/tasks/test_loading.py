@@ -6,13 +6,16 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
 from checkpoints import HEADS
+from nlp_worker import models
 from nlp_worker.errors import CheckpointError
-from nlp_worker.models import load, warm_up
+from nlp_worker.models import load
 from nlp_worker.settings import load_settings
+from task_bench import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,3 +71,29 @@ def test_a_pooler_may_be_missing_only_where_it_is_not_read(folder_of: Callable[.
 def test_a_hub_that_cannot_be_reached_is_told_with_what_to_do() -> None:
     """The tests are offline, so that is what any hub id runs into."""
     refuse("nobody/nothing@main", "give a folder, or a filled cache by HF_HOME")
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "own", "instructions", "dtype"),
+    [
+        ("auto", "cpu", torch.float32, True, torch.float32),
+        ("auto", "cpu", torch.bfloat16, True, torch.bfloat16),
+        ("auto", "cpu", torch.bfloat16, False, torch.float32),
+        ("auto", "cpu", torch.float16, True, torch.float32),
+        ("auto", "cuda", torch.float32, True, torch.bfloat16),
+        ("auto", "cuda", torch.bfloat16, False, torch.float32),
+        ("float16", "cpu", torch.bfloat16, False, torch.float16),
+    ],
+)
+def test_half_precision_is_taken_where_the_device_has_it(  # noqa: PLR0917 - a table
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    device: str,
+    own: torch.dtype,
+    instructions: bool,
+    dtype: torch.dtype,
+) -> None:
+    """On a CPU only for weights that are so already; what the settings say counts over all."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: instructions)
+    assert models._dtype(name, torch.device(device), own) is dtype

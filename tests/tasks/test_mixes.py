@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from drawn_requests import BROKEN, GENERATING, POISON, SERVED, plain, requests
 from nlp_schemas import TaskName
+from nlp_worker.tasks.packing import by_row
 from same_answers import assert_same
 from task_bench import serve
 
@@ -88,6 +89,8 @@ class _Poison:
 
     def _rows(self, inputs: dict[str, Any]) -> list[bool]:
         ids = inputs.get("input_ids")
+        if ids is not None and "cu_seq_lens_q" in inputs:
+            ids = by_row(ids.view(1, -1), inputs)
         return [] if ids is None else [POISON in self._tokenizer.decode(row.flatten().tolist()) for row in ids]
 
     def before(self, module: Any, arguments: Any, inputs: dict[str, Any]) -> None:
@@ -100,8 +103,13 @@ class _Poison:
         rows = self._rows(inputs)
         if self._kind == "nan" and any(rows):
             for value in output.values():
-                if isinstance(value, torch.Tensor) and value.is_floating_point() and len(value) == len(rows):
+                if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+                    continue
+                if len(value) == len(rows):
                     value[torch.tensor(rows)] = torch.nan
+                elif value.shape[:2] == inputs["input_ids"].shape:
+                    for of_row, poisoned in zip(by_row(value, inputs), rows, strict=True):
+                        of_row.masked_fill_(torch.tensor(poisoned), torch.nan)
 
 
 @pytest.mark.parametrize("kind", BROKEN)

@@ -15,7 +15,7 @@ import transformers
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, largest, ranked_difference
-from task_bench import alone
+from task_bench import PACKING, alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,12 +76,13 @@ def difference(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> floa
     return ranked_difference(ours, theirs, PROBABILITIES)
 
 
+@pytest.mark.parametrize("packing", PACKING)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batched_answer_is_the_single_one_and_the_models(
-    bench_of: BenchOf, folder_of: FolderOf, parity: Parity, family: str
+    bench_of: BenchOf, folder_of: FolderOf, parity: Parity, family: str, packing: str
 ) -> None:
     """Choices of all requests in one poll, against one request alone and the model called by hand."""
-    bench, folder = bench_of("multiple-choice", family), folder_of(family, "multiple-choice")
+    bench, folder = bench_of("multiple-choice", family, packing=packing), folder_of(family, "multiple-choice")
     ours = bench.outputs(CASES)
     assert sum(bench.batches) == sum(len(case["inputs"]["choices"]) for case in CASES)
     assert len(bench.batches) < len(CASES)
@@ -113,7 +114,7 @@ def test_without_a_mask_batched_answers_are_wrong(
     bench_of: BenchOf, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     """The control: the comparison above can fail, for every family."""
-    bench, requests = bench_of("multiple-choice", family), [CASES[0], CASES[-1]]
+    bench, requests = bench_of("multiple-choice", family, packing="off"), [CASES[0], CASES[-1]]
     singles = alone(bench, requests)
     task: Any = bench.task
     collate = task._encoder.collate

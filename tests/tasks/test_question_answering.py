@@ -19,6 +19,7 @@ from nlp_schemas import QuestionAnsweringRequest
 from nlp_worker.tasks.base import Prepared
 from nlp_worker.tasks.encoder import Encoder
 from parity import PROBABILITIES, difference, largest, ranked_difference
+from task_bench import PACKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,13 +92,18 @@ def expected(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [answer for answer in outputs if answer["score"] > 0] + null
 
 
+@pytest.mark.parametrize("packing", PACKING)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_requests_of_one_poll_get_their_answers_alone_and_transformers_4s(
-    bench_of: Callable[..., TaskBench], golden_of: Callable[[str], list[dict[str, Any]]], parity: Parity, family: str
+    bench_of: Callable[..., TaskBench],
+    golden_of: Callable[[str], list[dict[str, Any]]],
+    parity: Parity,
+    family: str,
+    packing: str,
 ) -> None:
     """All golden cases in one poll, whatever their lengths and parameters, and again one by one."""
     cases = answered(golden_of(family))
-    bench = bench_of(TASK, family)
+    bench = bench_of(TASK, family, packing=packing)
     ours = [listed(outputs) for outputs in bench.outputs([asked(case) for case in cases])]
     assert max(bench.batches) > 10
     alone = [listed(bench.outputs([asked(case)])[0]) for case in cases]
@@ -128,7 +134,7 @@ def test_without_the_mask_the_comparison_fails(
     bench_of: Callable[..., TaskBench], monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     """The control: with padding attended to, batched answers are not those alone. Decoders never see what follows."""
-    bench = bench_of(TASK, family)
+    bench = bench_of(TASK, family, packing="off")
     requests = [request(QUESTION, text, top_k=5) for text in (SENTENCES[0], " ".join(SENTENCES[:6]))]
     alone = listed(bench.outputs(requests[:1])[0])
     forward = Encoder.forward
@@ -172,7 +178,7 @@ def test_windows_share_batches_with_other_requests(bench_of: Callable[..., TaskB
     assert windows[1] > 15
     ours = bench.outputs(requests, budget=20 * 64)
     assert sum(bench.batches) == sum(windows)
-    assert max(bench.batches) == 20
+    assert max(bench.batches) >= 20
     for one, outputs in zip(requests, ours, strict=True):
         ranked_difference(listed(outputs), listed(bench.outputs([one])[0]), PROBABILITIES)
 

@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, RAW, difference, largest, ranked_difference
-from task_bench import alone
+from task_bench import PACKING, alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,12 +76,14 @@ def asked(inputs: Any, **parameters: Any) -> dict[str, Any]:
     return {"inputs": inputs, "parameters": parameters}
 
 
+@pytest.mark.parametrize("packing", PACKING)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batched_answer_is_the_single_one_and_the_pipelines(
-    bench_of: BenchOf, folder_of: FolderOf, parity: Parity, family: str
+    bench_of: BenchOf, folder_of: FolderOf, parity: Parity, family: str, packing: str
 ) -> None:
     """Texts and pairs of mixed lengths in one poll, compared by their logits."""
-    bench, folder = bench_of("text-classification", family), folder_of(family, "sequence-classification")
+    bench = bench_of("text-classification", family, packing=packing)
+    folder = folder_of(family, "sequence-classification")
     requests = [asked(inputs, **LOGITS) for inputs in MIXED]
     ours = bench.outputs(requests)
     assert len(bench.batches) < len(requests) / 2
@@ -130,7 +132,7 @@ def test_without_a_mask_batched_answers_are_wrong(
     bench_of: BenchOf, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     """The control: the comparison above can fail, for every family."""
-    bench = bench_of("text-classification", family)
+    bench = bench_of("text-classification", family, packing="off")
     requests = [asked(inputs, **LOGITS) for inputs in (SENTENCES[0], "word " * 40)]
     singles = alone(bench, requests)
     task: Any = bench.task

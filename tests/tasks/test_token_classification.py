@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, difference, largest, plain
-from task_bench import alone
+from task_bench import PACKING, alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,12 +85,13 @@ def compared(ours: Any, theirs: Any) -> float:
     return difference(ours, theirs, PROBABILITIES)
 
 
+@pytest.mark.parametrize("packing", PACKING)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batched_answer_is_the_single_one_and_the_pipelines(
-    bench_of: BenchOf, folder_of: FolderOf, parity: Parity, family: str
+    bench_of: BenchOf, folder_of: FolderOf, parity: Parity, family: str, packing: str
 ) -> None:
     """All strategies and mixed lengths in one poll, with and without the label O, other scripts, special tokens."""
-    bench, folder = bench_of("token-classification", family), folder_of(family, "token-classification")
+    bench, folder = bench_of("token-classification", family, packing=packing), folder_of(family, "token-classification")
     cases = [
         asked(text, aggregation_strategy=strategy, **({} if (index + place) % 3 else {"ignore_labels": []}))
         for index, text in enumerate(TEXTS)
@@ -132,7 +133,7 @@ def test_without_a_mask_batched_answers_are_wrong(
     bench_of: BenchOf, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     """The control: the comparison above can fail."""
-    bench = bench_of("token-classification", family)
+    bench = bench_of("token-classification", family, packing="off")
     cases = [asked(text, ignore_labels=[]) for text in (SENTENCES[0], "word " * 60)]
     singles = alone(bench, cases)
     task: Any = bench.task

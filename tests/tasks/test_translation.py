@@ -17,8 +17,7 @@ import tokenizers
 from checkpoints import HEADS, SENTENCES
 from golden.recipes import difference, fingerprint
 from nlp_schemas import TranslationRequest
-from nlp_worker.models import warm_up
-from task_bench import TaskBench, said
+from task_bench import TaskBench, said, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

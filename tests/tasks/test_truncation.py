@@ -31,7 +31,8 @@ TEXTS: Final = st.lists(st.sampled_from(("a", "film", "</s>", "[SEP]", "<mask>",
 def encoder(request: pytest.FixtureRequest, folder_of: FolderOf) -> Encoder:
     folder = folder_of(request.param, "sequence-classification")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
-    checkpoint: Any = SimpleNamespace(tokenizer=transformers.AutoTokenizer.from_pretrained(folder), model=model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    checkpoint: Any = SimpleNamespace(tokenizer=tokenizer, model=model, packing=False)
     return Encoder(checkpoint)
 
 
@@ -62,7 +63,8 @@ def test_a_pair_of_the_longest_texts_is_cut_at_once(folder_of: FolderOf) -> None
     # tokenizers pairs every piece that it cuts off the one text with every piece of the other: 24 GB for 6,000 letters.
     folder = folder_of("bert", "sequence-classification")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
-    checkpoint: Any = SimpleNamespace(tokenizer=transformers.AutoTokenizer.from_pretrained(folder), model=model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    checkpoint: Any = SimpleNamespace(tokenizer=tokenizer, model=model, packing=False)
     encoder = Encoder(checkpoint)
     pair = "a " * (MAX_TEXT_CHARACTERS // 2), "b " * (MAX_TEXT_CHARACTERS // 2)
     (whole,) = encoder.tokenize([pair])

@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, largest, ranked_difference
-from task_bench import alone
+from task_bench import PACKING, alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,12 +107,13 @@ def by_hand(
     return answer
 
 
+@pytest.mark.parametrize("packing", PACKING)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batched_answer_is_the_single_one_and_the_pipelines(
-    bench_of: BenchOf, folder_of: FolderOf, parity: Parity, family: str
+    bench_of: BenchOf, folder_of: FolderOf, parity: Parity, family: str, packing: str
 ) -> None:
     """Every parameter, mixed lengths, other scripts and typed special tokens in one poll."""
-    bench = bench_of("zero-shot-classification", family, **NLI)
+    bench = bench_of("zero-shot-classification", family, packing=packing, **NLI)
     folder = folder_of(family, "sequence-classification", **NLI)
     ours = bench.outputs(CASES)
     rows = sum(len(answer["labels"]) for answer in ours)
@@ -144,7 +145,7 @@ def test_without_a_mask_batched_answers_are_wrong(
     bench_of: BenchOf, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
     """The control: the comparison above can fail."""
-    bench = bench_of("zero-shot-classification", family, **NLI)
+    bench = bench_of("zero-shot-classification", family, packing="off", **NLI)
     requests = [asked(SENTENCES[0], TOPICS), asked("word " * 60, TOPICS)]
     singles = alone(bench, requests)
     task: Any = bench.task

@@ -126,6 +126,7 @@ class AnyTask:
     """Answers each request with the least that an answer can be."""
 
     max_batch_tokens = None
+    packs = False
 
     def __init__(self, name: TaskName) -> None:
         self.name = name

@@ -64,7 +64,7 @@ class Batch:
 
     @property
     def padded_tokens(self) -> int:
-        return self.tokens if getattr(self.task, "packs", False) else len(self.rows) * self.longest
+        return self.tokens if self.task.packs else len(self.rows) * self.longest
 
     @functools.cached_property
     def own_size(self) -> int:
@@ -74,7 +74,7 @@ class Batch:
     @property
     def size(self) -> int:
         """Tokens that it takes on the device: padding, and what is generated, included."""
-        return self.own_size if getattr(self.task, "packs", False) else len(self.rows) * self.shape.size
+        return self.own_size if self.task.packs else len(self.rows) * self.shape.size
 
     @property
     def forwards(self) -> int:
@@ -101,7 +101,7 @@ def plan(task: Task, rows: Iterable[Row], *, budget: int, overhead: float) -> li
     groups: dict[Hashable, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
-    cut = _fill if getattr(task, "packs", False) else functools.partial(_split, overhead=overhead)
+    cut = _fill if task.packs else functools.partial(_split, overhead=overhead)
     batches: list[Batch] = []
     for group in groups.values():
         group.sort(key=lambda row: (row.new_tokens, row.size))

@@ -16,6 +16,7 @@ import transformers
 from sentencepiece import sentencepiece_model_pb2
 
 from nlp_schemas import Model, TaskName
+from nlp_worker.cores import usable_cores
 from nlp_worker.errors import CheckpointError
 from nlp_worker.tasks.feature_extraction import FeatureExtraction
 from nlp_worker.tasks.fill_mask import FillMask
@@ -29,7 +30,7 @@ from nlp_worker.tasks.translation import TranslationTask
 from nlp_worker.tasks.zero_shot_classification import ZeroShotClassification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from nlp_worker.settings import ModelSpec, Settings
     from nlp_worker.tasks.base import Task
@@ -46,6 +47,8 @@ class Checkpoint:
     """A transformers tokenizer; not thread-safe, so only the control thread may use it."""
     model: Any
     """A transformers model in eval mode on its device; only the device thread may use it."""
+    packing: bool
+    """Whether batches are packed instead of padded where the model allows it."""
 
 
 #: What makes a task of a loaded checkpoint, and the transformers class that loads its model.
@@ -78,8 +81,7 @@ def load(settings: Settings) -> dict[TaskName, dict[str, Task]]:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     device = _device(settings.device)
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), usable_cores()))
     tasks: dict[TaskName, dict[str, Task]] = {}
     specs = settings.models
     for number, spec in enumerate(specs, 1):
@@ -88,22 +90,10 @@ def load(settings: Settings) -> dict[TaskName, dict[str, Task]]:
         with warnings.catch_warnings():
             # Marian's tokenizer, and every copy of it, recommends sacremoses, which it then uses for nothing.
             warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-            task = make_task(_load(spec, model_class, device, _dtype(settings.dtype)))
+            task = make_task(_load(spec, model_class, device, settings))
+        log.info("packing", model=spec.name, task=spec.task, packed=task.packs)
         tasks.setdefault(spec.task, {})[spec.name] = task
     return tasks
-
-
-def warm_up(tasks: Iterable[Task]) -> None:
-    """Run each task once: the first forward sets up kernels and threads.
-
-    Raises:
-        CheckpointError: the model cannot run at all.
-    """
-    for task in tasks:
-        try:
-            task.forward(task.collate(task.warm_up_rows()))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise CheckpointError(f"{task.model.checkpoint} cannot run: {type(error).__name__}: {error}") from error
 
 
 def _device(name: str) -> torch.device:
@@ -114,13 +104,24 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _dtype(name: str) -> torch.dtype:
-    # float32 by default: in half precision batched answers differ from single ones where scores are close.
-    dtype: torch.dtype = getattr(torch, "float32" if name == "auto" else name)
-    return dtype
+def _dtype(name: str, device: torch.device, own: torch.dtype | None) -> torch.dtype:
+    """Return what a checkpoint is computed in.
+
+    Args:
+        name: The setting.
+        device: Where.
+        own: Of its weights, as its configuration says.
+    """
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    # Without the instructions it is several times as slow as float32; and of float32 weights nothing is given away.
+    return torch.bfloat16 if own is torch.bfloat16 and torch.cpu._is_avx512_bf16_supported() else torch.float32  # noqa: SLF001
 
 
-def _load(spec: ModelSpec, model_class: Any, device: torch.device, dtype: torch.dtype) -> Checkpoint:
+def _load(spec: ModelSpec, model_class: Any, device: torch.device, settings: Settings) -> Checkpoint:
     began = time.monotonic()
     path = str(Path(spec.checkpoint).expanduser()) if Path(spec.checkpoint).expanduser().is_dir() else spec.checkpoint
     arguments: dict[str, Any] = {"revision": spec.revision, "trust_remote_code": False}
@@ -128,6 +129,7 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, dtype: torch.
         config = transformers.AutoConfig.from_pretrained(path, **arguments)
         # The commit that the revision means now, so that a branch that moves meanwhile does not mix two checkpoints.
         arguments["revision"] = commit = getattr(config, "_commit_hash", None) or spec.revision
+        dtype = _dtype(settings.dtype, device, getattr(config, "dtype", None))
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **arguments)
         _restore_normalizer(tokenizer, path, arguments["revision"])
         model, loading = model_class.from_pretrained(
@@ -152,7 +154,8 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, dtype: torch.
         dtype=str(dtype),
         seconds=round(time.monotonic() - began, 1),
     )
-    return Checkpoint(Model(name=spec.name, checkpoint=spec.checkpoint, revision=revision), tokenizer, model)
+    model_info = Model(name=spec.name, checkpoint=spec.checkpoint, revision=revision)
+    return Checkpoint(model_info, tokenizer, model, packing=settings.packing == "auto")
 
 
 def _restore_normalizer(tokenizer: Any, path: str, revision: str | None) -> None:

@@ -96,7 +96,9 @@ class Planner:
         )
 
     def _take_in(self, batch: Batch, run: BatchRun) -> None:
-        self._cost(batch.task).learn(batch, run.seconds)
+        # One that was halved took longer, and says nothing of those that are not.
+        if run.fitted is None and not any(isinstance(output, RequestError) for output in run.outputs):
+            self._cost(batch.task).learn(batch, run.seconds)
         budget = self._budget(batch.task)
         before = budget.tokens
         budget.learn(batch, run)

@@ -104,7 +104,10 @@ class Settings(BaseSettings):
     ] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        Field(description="Of the weights and the computation; auto is float32, on which equal answers rest."),
+        Field(
+            description="Of the weights and the computation; auto is bfloat16 on a GPU that has it, and of a bfloat16 "
+            "checkpoint on a CPU that has it; else float32, on which equal answers rest."
+        ),
     ] = "auto"
     instance_id: Annotated[
         str | None, Field(min_length=1, description="Makes a static member of the group: a restart is no rebalance.")
@@ -125,6 +128,12 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, le=10_000_000, description="Most tokens of one batch; padding and what may be generated count."),
     ] = 4096
+    packing: Annotated[
+        Literal["auto", "off"],
+        Field(
+            description="auto: rows of a batch lie end to end, without padding, where the model gives equal answers."
+        ),
+    ] = "auto"
     max_age_seconds: Annotated[
         float | None,
         Field(gt=0, description="A request that is older is answered deadline_exceeded, as with its own timeout_ms."),
@@ -137,7 +146,12 @@ class Settings(BaseSettings):
         float, Field(ge=1, description="A worker in which nothing moves for so long although there is work ends.")
     ] = 300.0
     threads: Annotated[
-        int | None, Field(ge=1, le=1024, description="CPU threads of the model; as many as there are cores if not set.")
+        int | None,
+        Field(
+            ge=1,
+            le=1024,
+            description="CPU threads of the model; if not set the cores that affinity and CPU quota allow.",
+        ),
     ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="Request texts appear at debug alone.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import secrets
 import time
@@ -85,6 +86,10 @@ def wired(
                 failures_in_a_row=settings.failures_in_a_row,
             ),
         )
+        # What is there now stays: the garbage collector would look through all of it, torch's and the models' objects,
+        # again and again while requests come and go.
+        gc.collect()
+        gc.freeze()
         try:
             yield worker
         except PublishError:

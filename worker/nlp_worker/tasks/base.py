@@ -61,12 +61,17 @@ class Task(Protocol):
         """The most tokens of a batch that the checkpoint allows, where it allows less than any other."""
         ...
 
+    @property
+    def packs(self) -> bool:
+        """Whether the rows of a batch lie end to end, without padding."""
+        ...
+
     def preprocess(self, requests: Sequence[Request]) -> list[Prepared | RequestError]:
         """Tokenize in as few calls as there are kinds of text; for each request its rows, or why it has none."""
         ...
 
     def collate(self, rows: Sequence[Row]) -> Any:
-        """Pad to the longest row and add the attention mask: tensors on the device, shape [rows, longest]."""
+        """Make a batch: tensors on the device, padded to [rows, longest] with a mask, or packed to [1, all tokens]."""
         ...
 
     def forward(self, inputs: Any) -> Sequence[Any]:

@@ -10,6 +10,7 @@ import torch
 
 from nlp_worker.errors import InputTooLongError, InvalidRequestError, RequestError
 from nlp_worker.poll import Row
+from nlp_worker.tasks.packing import pack, trial_rows, try_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,17 +44,36 @@ class Encoded:
 class Encoder:
     """A checkpoint's tokenizer and model, as far as a task with one forward per row needs them."""
 
+    #: Whether the model's head reads a row's first token, and has one output for the row.
+    reads_first = False
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.tokenizer = checkpoint.tokenizer
         self.model = checkpoint.model
         parameters = inspect.signature(self.model.forward).parameters
         # transformers 5 no longer returns the token types of ALBERT by itself, and pairs are wrong without them.
         self._token_types = "token_type_ids" in parameters and getattr(self.model.config, "type_vocab_size", 0) > 1
-        self._features = [name for name in ("input_ids", "token_type_ids") if name in parameters]
+        self._features = ["input_ids", "token_type_ids"] if self._token_types else ["input_ids"]
         self._use_cache = {"use_cache": False} if "use_cache" in parameters else {}
         self._padding = {"input_ids": self.tokenizer.pad_token_id or 0, "token_type_ids": 0}
         self._cuts_left = self.tokenizer.truncation_side == "left"
         self.max_length = max_length(self.tokenizer, self.model)
+        self._uncounted = uncounted(self.model)
+        #: Whether the rows of a batch lie end to end; else they are padded.
+        self.packs = checkpoint.packing and self._try_packing()
+
+    def _try_packing(self) -> bool:
+        padding = self._padding["input_ids"]
+        rows = trial_rows(self._features, self.model.config.vocab_size, padding, self.max_length)
+        alone = [self._pad([row]) for row in rows]
+        return try_packing(self.model, self.forward, alone, self._pack(rows), reads_first=self.reads_first)
+
+    def _pad(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """On the right: these models number positions from the first token on, and read the first token's output."""
+        return {**pad(rows, self._padding, self.model.device)}
+
+    def _pack(self, rows: Sequence[Row]) -> dict[str, Any]:
+        return pack(rows, self._uncounted, self.model.device)
 
     def tokenize(self, texts: Sequence[Texts]) -> list[Row]:
         """Make a row of each text, or pair of texts, whatever its length; one call for texts and one for pairs."""
@@ -111,8 +131,7 @@ class Encoder:
     def row(self, encoding: Any, indices: Sequence[int]) -> Row:
         """Make a row of the tokens at these indices of an encoding."""
         columns = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
-        names = [name for name in self._features if name == "input_ids" or self._token_types]
-        return Row({name: [columns[name][index] for index in indices] for name in names})
+        return Row({name: [columns[name][index] for index in indices] for name in self._features})
 
     def _call(self, texts: Sequence[Texts], **options: Any) -> list[Row]:
         firsts, seconds = _columns(texts)
@@ -129,15 +148,12 @@ class Encoder:
         columns = [encoded[name] for name in names]
         return [Row(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """Pad on the right to the longest row: int64 tensors on the model's device, shape [rows, longest].
-
-        On the right because these models number positions from the first token on, and read the first token's output.
-        """
-        return pad(rows, self._padding, self.model.device)
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Lay the rows end to end, shape [1, tokens of all], or pad them to the longest, shape [rows, longest]."""
+        return self._pack(rows) if self.packs else self._pad(rows)
 
     @torch.inference_mode()
-    def forward(self, inputs: dict[str, torch.Tensor]) -> Any:
+    def forward(self, inputs: dict[str, Any]) -> Any:
         return self.model(**inputs, **self._use_cache)
 
     def warm_up_rows(self) -> list[Row]:
@@ -225,12 +241,13 @@ def max_length(tokenizer: Any, model: Any) -> int:
 def positions(model: Any) -> int | None:
     """Return how many tokens the model has positions for; None where they are relative."""
     most = getattr(model.config, "max_position_embeddings", None)
-    if most is None or most <= 0:
-        return None
-    # RoBERTa and its like begin to count behind the padding's id.
+    return None if most is None or most <= 0 else int(most - (uncounted(model) + 1))
+
+
+def uncounted(model: Any) -> int:
+    """Return the padding's id where positions do not count it and begin behind it, as RoBERTa's do; else -1."""
     tables = [layer for name, layer in model.named_modules() if name.endswith("position_embeddings")]
-    padding = next((layer.padding_idx for layer in tables if getattr(layer, "padding_idx", None) is not None), -1)
-    return int(most - (padding + 1))
+    return next((layer.padding_idx for layer in tables if getattr(layer, "padding_idx", None) is not None), -1)
 
 
 def expect(request: Request, kind: type[SomeRequest]) -> SomeRequest:

@@ -14,6 +14,7 @@ from nlp_schemas import FeatureExtractionRequest, FeatureExtractionResult, Reque
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats
+from nlp_worker.tasks.packing import by_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ class FeatureExtraction:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info
         self._encoder = Encoder(checkpoint)
+        self.packs = self._encoder.packs
         self._width = checkpoint.model.config.hidden_size
         if checkpoint.model.config.is_encoder_decoder and not self._decodes_by_itself():
             # T5 and Marian: no decoder's vectors without a text for the decoder.
@@ -71,18 +73,17 @@ class FeatureExtraction:
         vectors = row.length if parameters.pooling is None else 1
         return Prepared([row], truncated, ANSWER_BYTES + vectors * self._width * NUMBER_BYTES)
 
-    def collate(self, rows: Sequence[Row]) -> tuple[dict[str, torch.Tensor], list[Wanted]]:
+    def collate(self, rows: Sequence[Row]) -> tuple[dict[str, Any], list[Wanted]]:
         return self._encoder.collate(rows), [row.parameters for row in rows]
 
     @torch.inference_mode()
-    def forward(self, inputs: tuple[dict[str, torch.Tensor], list[Wanted]]) -> list[NDArray[np.float32]]:
+    def forward(self, inputs: tuple[dict[str, Any], list[Wanted]]) -> list[NDArray[np.float32]]:
         """Return each row's vectors, float32: shape [tokens, hidden], or pooled [hidden]."""
         tensors, wanted = inputs
         hidden = self._encoder.forward(tensors)[0].float()
-        lengths = tensors["attention_mask"].sum(dim=1).tolist()
         return [
-            _pooled(of_row[:length], *of_wanted).cpu().numpy()
-            for of_row, length, of_wanted in zip(hidden, lengths, wanted, strict=True)
+            _pooled(of_row, *of_wanted).cpu().numpy()
+            for of_row, of_wanted in zip(by_row(hidden, tensors), wanted, strict=True)
         ]
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:

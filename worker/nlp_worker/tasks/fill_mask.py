@@ -16,6 +16,7 @@ from nlp_worker.errors import CheckpointError, InputTooLongError, InvalidRequest
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats
+from nlp_worker.tasks.packing import by_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ class FillMask:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info
         self._encoder = Encoder(checkpoint)
+        self.packs = self._encoder.packs
         self._tokenizer = checkpoint.tokenizer
         self._mask = checkpoint.tokenizer.mask_token_id
         if self._mask is None:
@@ -109,15 +111,15 @@ class FillMask:
         ids = self._tokenizer(target, add_special_tokens=False)["input_ids"]
         return int(ids[0]) if ids else None
 
-    def collate(self, rows: Sequence[Row]) -> tuple[dict[str, torch.Tensor], list[Wanted]]:
+    def collate(self, rows: Sequence[Row]) -> tuple[dict[str, Any], list[Wanted]]:
         return self._encoder.collate(rows), [row.parameters for row in rows]
 
     @torch.inference_mode()
-    def forward(self, inputs: tuple[dict[str, torch.Tensor], list[Wanted]]) -> list[Best]:
+    def forward(self, inputs: tuple[dict[str, Any], list[Wanted]]) -> list[Best]:
         tensors, wanted = inputs
-        logits = self._encoder.forward(tensors).logits
-        masked = (tensors["input_ids"] == self._mask) & (tensors["attention_mask"] == 1)
-        return [_best(logits[index, masked[index]], of_row) for index, of_row in enumerate(wanted)]
+        logits = by_row(self._encoder.forward(tensors).logits, tensors)
+        masked = by_row(tensors["input_ids"] == self._mask, tensors)
+        return [_best(*of_row) for of_row in zip(logits, masked, wanted, strict=True)]
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         del request
@@ -152,9 +154,9 @@ class FillMask:
         return rows
 
 
-def _best(logits: torch.Tensor, wanted: Wanted) -> Best:
+def _best(logits: torch.Tensor, masked: torch.Tensor, wanted: Wanted) -> Best:
     """Return the best tokens of each mask; the scores are of the whole vocabulary, whatever may be chosen from it."""
-    probabilities = logits.float().softmax(dim=-1)
+    probabilities = logits[masked].float().softmax(dim=-1)
     if wanted.targets is None:
         scores, tokens = probabilities.topk(wanted.top_k)
     else:

@@ -6,7 +6,7 @@ requests share batches.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from nlp_worker.tasks.numbers import shortest_floats, softmax
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from nlp_worker.errors import RequestError
@@ -30,6 +29,22 @@ if TYPE_CHECKING:
 CHOICE_BYTES: Final = 40
 
 
+#: What the model takes with a dimension for choices; positions, where they are given, without one.
+PER_TOKEN: Final = ("input_ids", "token_type_ids", "attention_mask")
+
+
+class _ChoiceEncoder(Encoder):
+    """An ``AutoModelForMultipleChoice``."""
+
+    reads_first = True
+
+    def forward(self, inputs: dict[str, Any]) -> Any:
+        """Run the model with each row as a request's only choice: it flattens them, and knows no request."""
+        return super().forward(
+            {name: value.unsqueeze(1) if name in PER_TOKEN else value for name, value in inputs.items()}
+        )
+
+
 class MultipleChoice:
     """Multiple choice on one checkpoint."""
 
@@ -39,7 +54,8 @@ class MultipleChoice:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info
-        self._encoder = Encoder(checkpoint)
+        self._encoder = _ChoiceEncoder(checkpoint)
+        self.packs = self._encoder.packs
 
     def preprocess(self, requests: Sequence[Request]) -> list[Prepared | RequestError]:
         mine = [expect(request, MultipleChoiceRequest) for request in requests]
@@ -55,11 +71,10 @@ class MultipleChoice:
         truncated = any(truncated for _, truncated in fitted)
         return Prepared([row for row, _ in fitted], truncated, ANSWER_BYTES + len(pairs) * CHOICE_BYTES)
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """Pad as ever; shape [rows, 1, longest], for the model flattens requests and choices and knows no request."""
-        return {name: tensor.unsqueeze(1) for name, tensor in self._encoder.collate(rows).items()}
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
+        return self._encoder.collate(rows)
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> list[np.float32]:
+    def forward(self, inputs: dict[str, Any]) -> list[np.float32]:
         """Return the logit of each row, float32."""
         return list(self._encoder.forward(inputs).logits.float().cpu().numpy()[:, 0])
 

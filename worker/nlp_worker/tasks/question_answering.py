@@ -15,12 +15,12 @@ from nlp_worker.errors import CheckpointError, InvalidRequestError
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoded, Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
+from nlp_worker.tasks.packing import by_row
 from nlp_worker.tasks.windows import Window, cut_windows, room_for_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from nlp_schemas import QuestionAnsweringParameters
@@ -62,6 +62,7 @@ class QuestionAnswering:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info
         self._encoder = Encoder(checkpoint)
+        self.packs = self._encoder.packs
         self._cls = checkpoint.tokenizer.cls_token_id
         if not checkpoint.tokenizer.is_fast:
             problem = f"checkpoint {self.model.checkpoint} cannot point into a text"
@@ -92,14 +93,13 @@ class QuestionAnswering:
         row.context = window
         return row
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
         return self._encoder.collate(rows)
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> list[Logits]:
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    def forward(self, inputs: dict[str, Any]) -> list[Logits]:
         output = self._encoder.forward(inputs)
-        starts, ends = (logits.float().cpu().numpy() for logits in (output.start_logits, output.end_logits))
-        return [Logits(start[:n], end[:n]) for start, end, n in zip(starts, ends, lengths, strict=True)]
+        starts, ends = (by_row(logits.float().cpu(), inputs) for logits in (output.start_logits, output.end_logits))
+        return [Logits(start.numpy(), end.numpy()) for start, end in zip(starts, ends, strict=True)]
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         asked = expect(request, QuestionAnsweringRequest)

@@ -45,6 +45,7 @@ class Seq2Seq:
     """An ``AutoModelForSeq2SeqLM``."""
 
     max_batch_tokens = None
+    packs = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class SequenceClassifier(Encoder):
     """An ``AutoModelForSequenceClassification``."""
 
+    reads_first = True
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
         config = self.model.config
@@ -39,12 +41,12 @@ class SequenceClassifier(Encoder):
         return row, truncated
 
     @torch.inference_mode()
-    def logits(self, inputs: dict[str, torch.Tensor]) -> Sequence[NDArray[np.float32]]:
+    def logits(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]]:
         """Return the logits of each row, shape [labels], float32."""
         logits = self.forward(inputs).logits if self._head is None else self._of_last_tokens(inputs)
         return list(logits.float().cpu().numpy())
 
-    def _of_last_tokens(self, inputs: dict[str, torch.Tensor]) -> Any:
+    def _of_last_tokens(self, inputs: dict[str, Any]) -> Any:
         hidden = self.model.base_model(**inputs, **self._use_cache)[0]
         counted = inputs["attention_mask"].bool()
         if (padding := self.model.config.pad_token_id) is not None:

@@ -5,7 +5,7 @@ The steps of ``transformers.TextClassificationPipeline`` (transformers 5), for r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from nlp_worker.tasks.sequence_classifier import SequenceClassifier
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from nlp_worker.errors import RequestError
@@ -40,6 +39,7 @@ class TextClassification:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info
         self._encoder = SequenceClassifier(checkpoint)
+        self.packs = self._encoder.packs
         config = checkpoint.model.config
         self._labels = [str(config.id2label[index]) for index in range(config.num_labels)]
         self._default_function = _default_function(config.problem_type, config.num_labels)
@@ -55,10 +55,10 @@ class TextClassification:
         labels = min(request.parameters.top_k or len(self._labels), len(self._labels))
         return Prepared([row], truncated, ANSWER_BYTES + labels * LABEL_BYTES)
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
         return self._encoder.collate(rows)
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> Sequence[NDArray[np.float32]]:
+    def forward(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]]:
         return self._encoder.logits(inputs)
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:

@@ -43,6 +43,7 @@ class TextGeneration:
     name = TaskName.TEXT_GENERATION
     result = TextGenerationResult
     max_batch_tokens = None
+    packs = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info

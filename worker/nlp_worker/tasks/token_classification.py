@@ -18,12 +18,12 @@ from nlp_worker.errors import InputTooLongError, InvalidRequestError
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
+from nlp_worker.tasks.packing import by_row
 from nlp_worker.tasks.windows import Window, cut_windows, first_window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from nlp_schemas import TokenClassificationParameters
@@ -48,6 +48,7 @@ class TokenClassification:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info
         self._encoder = Encoder(checkpoint)
+        self.packs = self._encoder.packs
         self._tokenizer = checkpoint.tokenizer
         # For its aggregation alone: it neither tokenizes nor computes.
         self._pipeline = transformers.TokenClassificationPipeline(
@@ -102,14 +103,13 @@ class TokenClassification:
         row.context = window
         return row
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
         return self._encoder.collate(rows)
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> list[NDArray[np.float32]]:
+    def forward(self, inputs: dict[str, Any]) -> list[NDArray[np.float32]]:
         """Return the logits of each row's tokens, shape [tokens, labels], float32."""
-        lengths = inputs["attention_mask"].sum(dim=1).tolist()
-        logits = self._encoder.forward(inputs).logits.float().cpu().numpy()
-        return [of_row[:length] for of_row, length in zip(logits, lengths, strict=True)]
+        logits = self._encoder.forward(inputs).logits.float().cpu()
+        return [of_row.numpy() for of_row in by_row(logits, inputs)]
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         asked = expect(request, TokenClassificationRequest)

@@ -6,7 +6,7 @@ label is a row, and rows of different requests share batches.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import structlog
@@ -26,7 +26,6 @@ from nlp_worker.tasks.sequence_classifier import SequenceClassifier
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from nlp_worker.errors import RequestError
@@ -50,6 +49,7 @@ class ZeroShotClassification:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info
         self._encoder = SequenceClassifier(checkpoint)
+        self.packs = self._encoder.packs
         self._entailment = _entailment_index(checkpoint.model.config.label2id)
         if self._entailment == -1:
             log.warning(
@@ -76,10 +76,10 @@ class ZeroShotClassification:
         truncated = any(truncated for _, truncated in fitted)
         return Prepared([row for row, _ in fitted], truncated, ANSWER_BYTES + len(request.inputs) + labels)
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
         return self._encoder.collate(rows)
 
-    def forward(self, inputs: dict[str, torch.Tensor]) -> Sequence[NDArray[np.float32]]:
+    def forward(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]]:
         return self._encoder.logits(inputs)
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:

@@ -103,13 +103,19 @@ def sees_all(*arguments: Any, **options: Any) -> Any:
     return sdpa_attention_forward(*arguments, **options)
 
 
+def sees_nothing(*arguments: Any, **options: Any) -> Any:
+    """What comes of a kernel that fails: no numbers."""
+    output, weights = packing.attend(*arguments, **options)
+    return output * torch.nan, weights
+
+
 def numbered_through(rows: Sequence[Row], padding: int, device: torch.device) -> dict[str, Any]:
     """What a model does that takes no notice of positions: they do not begin anew with each row."""
     inputs = packing.pack(rows, padding, device)
     return {**inputs, "position_ids": torch.arange(inputs["input_ids"].shape[1])[None] + padding + 1}
 
 
-@pytest.mark.parametrize("fault", ["attention", "positions", "raises"])
+@pytest.mark.parametrize("fault", ["attention", "positions", "raises", "nan"])
 @pytest.mark.parametrize(("task", "dtype"), [(task, "float32") for task in TASKS] + [(TASKS[0], "bfloat16")])
 def test_a_model_that_would_give_other_answers_stays_padded_and_right(
     folder_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, task: str, dtype: str, fault: str
@@ -118,7 +124,8 @@ def test_a_model_that_would_give_other_answers_stays_padded_and_right(
     if fault == "positions":
         monkeypatch.setattr(encoder, "pack", numbered_through)
     else:
-        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, packing.ATTENTION, sees_all if fault == "attention" else None)
+        attend = {"attention": sees_all, "raises": None, "nan": sees_nothing}[fault]
+        monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, packing.ATTENTION, attend)
     model = task, folder_of("bert", TASK_HEADS[task])
     tried, padded = serve(model, dtype=dtype), serve(model, dtype=dtype, packing="off")
     assert not tried.task.packs
@@ -126,3 +133,14 @@ def test_a_model_that_would_give_other_answers_stays_padded_and_right(
     for ours, theirs in zip(run(tried, rows), run(padded, rows), strict=True):
         for mine, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("task", OF_ROWS)
+def test_a_modernbert_that_reads_the_first_token_packs(bench_of: BenchOf, task: str) -> None:
+    """What decides is the trial, not the family's name."""
+    packed, padded = (
+        bench_of(task, "modernbert", packing=packing, classifier_pooling="cls") for packing in ("auto", "off")
+    )
+    assert packed.task.packs
+    rows = rows_of(packed)
+    assert_close(run(packed, rows), [run(padded, [row])[0] for row in rows])

@@ -10,7 +10,7 @@ import torch
 
 from nlp_worker.errors import InputTooLongError, InvalidRequestError, RequestError
 from nlp_worker.poll import Row
-from nlp_worker.tasks.packing import pack, trial_rows, try_packing
+from nlp_worker.tasks.packing import may_pack, pack, trial_rows, try_packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,11 +60,11 @@ class Encoder:
         self.max_length = max_length(self.tokenizer, self.model)
         self._uncounted = uncounted(self.model)
         #: Whether the rows of a batch lie end to end; else they are padded.
-        self.packs = checkpoint.packing and self._try_packing()
+        self.packs = checkpoint.packing and may_pack(self.model) and self._try_packing()
 
     def _try_packing(self) -> bool:
-        padding = self._padding["input_ids"]
-        rows = trial_rows(self._features, self.model.config.vocab_size, padding, self.max_length)
+        vocabulary = len(self.model.get_input_embeddings().weight)
+        rows = trial_rows(self._features, vocabulary, self._padding["input_ids"], self.max_length)
         alone = [self._pad([row]) for row in rows]
         return try_packing(self.model, self.forward, alone, self._pack(rows), reads_first=self.reads_first)
 

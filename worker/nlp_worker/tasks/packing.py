@@ -106,7 +106,12 @@ def attend(
 
     Returns:
         Shape [1, tokens of all rows, heads, size].
+
+    Raises:
+        ValueError: the trial could not tell whether the window is right.
     """
+    if sliding_window is not None and sliding_window >= max(LENGTHS):
+        raise ValueError(f"no row that packing is tried with is longer than a window of {sliding_window}")
     query, key, value = (each[0].transpose(0, 1) for each in (query, key, value))
     if query.is_cuda:
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - newer than the oldest torch that is served
@@ -174,14 +179,14 @@ def try_packing(
         packed: The same rows as one batch.
         reads_first: Whether its head reads the first token of a row; else it has an output for each token.
     """
-    if not _may_pack(model):
-        return False
-    singles = [forward(inputs) for inputs in alone]
     attention = model.config._attn_implementation  # noqa: SLF001 - transformers has no public name for it
-    hook = _stack(model).register_forward_hook(_keep_first, with_kwargs=True) if reads_first else None
-    model.set_attn_implementation(ATTENTION)
+    hook = None
     try:
+        singles = [forward(inputs) for inputs in alone]
+        hook = _stack(model).register_forward_hook(_keep_first, with_kwargs=True) if reads_first else None
+        model.set_attn_implementation(ATTENTION)
         difference = _difference(forward(packed), singles, dim=0 if reads_first else 1)
+        # Not a number is not below it.
         packs = difference <= (FLOAT32_BOUND if model.dtype == torch.float32 else HALF_BOUND)
         log.debug("packing_tried", difference=difference, packs=packs)
     except Exception as error:  # noqa: BLE001 - whatever it is that the model cannot do, padding is there for it
@@ -194,7 +199,7 @@ def try_packing(
     return packs
 
 
-def _may_pack(model: Any) -> bool:
+def may_pack(model: Any) -> bool:
     """Whether it is worth trying: an encoder, on the CPU, or in half precision on a GPU, which has a kernel for it."""
     # Where the base model takes no positions its head passes them on as an option that nobody reads.
     if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
@@ -218,10 +223,17 @@ def _keep_first(_module: Any, _arguments: Any, inputs: dict[str, Any], output: A
 
 
 def _difference(packed: Any, singles: Sequence[Any], dim: int) -> float:
-    """Return the largest difference of outputs, as a part of the largest of them."""
-    worst = 0.0
-    for name in READ:
-        if name in packed:
-            expected = torch.cat([single[name] for single in singles], dim).float()
-            worst = max(worst, float((packed[name].float() - expected).abs().max() / expected.abs().max()))
-    return worst
+    """Return the largest difference of outputs, as a part of the largest of them.
+
+    Raises:
+        ValueError: they differ in shape, or none is known.
+    """
+    differences = []
+    for name in (name for name in READ if name in packed):
+        ours, expected = packed[name].float(), torch.cat([single[name] for single in singles], dim).float()
+        if ours.shape != expected.shape:
+            raise ValueError(f"{name}: shape {tuple(ours.shape)}, alone {tuple(expected.shape)}")
+        differences.append((ours - expected).abs().max() / expected.abs().max())
+    if not differences:
+        raise ValueError(f"none of {', '.join(READ)}")
+    return float(torch.stack(differences).max())

@@ -82,11 +82,11 @@ def rd_consumer(broker: KafkaBroker, **settings: Any) -> Any:
 
 
 def received(consumer: Any, count: int) -> list[Any]:
-    """Poll until kafka-python's consumer has given `count` records."""
+    """Poll until kafka-python's consumer has given `count` records: for long, as one that ends in a join may end it."""
     records: list[Any] = []
 
     def poll() -> bool:
-        for part in consumer.poll(timeout_ms=200).values():
+        for part in consumer.poll(timeout_ms=2_000).values():
             records.extend(part)
         return len(records) >= count
 

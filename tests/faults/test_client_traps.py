@@ -7,7 +7,6 @@ are those of the reference that the modules' comments go back to.
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 import time
 from contextlib import closing
@@ -32,11 +31,7 @@ if TYPE_CHECKING:
     from apache_kafka import RunningKafka
     from faults.proxied_kafka import ProxiedKafka
 
-pytestmark = [
-    pytest.mark.kafka,
-    # kafka-python leaves the socket of a refused connection to the garbage collector.
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-]
+pytestmark = pytest.mark.kafka
 
 #: Seconds after which a call hangs: some times what the client's own time-outs, below, allow it.
 HANG_SECONDS: Final = 5.0
@@ -90,13 +85,6 @@ def transaction(broker: RunningKafka) -> Iterator[Any]:
         client.init_transactions()
         client.begin_transaction()
         yield client
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Let the garbage collector find sockets while their warning is ignored, not in a later test."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture

@@ -81,6 +81,17 @@ def rd_consumer(broker: KafkaBroker, **settings: Any) -> Any:
     )
 
 
+def filled_topic(broker: KafkaBroker, records: int) -> str:
+    """Return a topic of two partitions, each with so many records."""
+    name = unique("topic")
+    broker.create_topic(name, 2)
+    with producer(broker) as sender:
+        for partition in range(2):
+            for _ in range(records):
+                sender.send(name, b"value", partition=partition)
+    return name
+
+
 def received(consumer: Any, count: int) -> list[Any]:
     """Poll until kafka-python's consumer has given `count` records: for long, as one that ends in a join may end it."""
     records: list[Any] = []

@@ -15,7 +15,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.protocol.api_key import ApiKey
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
-from clients import HEARTBEAT_MS, PATIENCE, admin, consumer, producer, received, unique, wait_for
+from clients import HEARTBEAT_MS, PATIENCE, admin, consumer, filled_topic, received, unique, wait_for
 from faults.rules import Delay, Hold
 from nlp_worker.client_traps import finish_joining
 
@@ -52,13 +52,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python
 
 @pytest.fixture
 def topic(kafka: ProxiedKafka) -> str:
-    name = unique("topic")
-    kafka.create_topic(name, 2)
-    with producer(kafka) as sender:
-        for partition in range(2):
-            for _ in range(RECORDS):
-                sender.send(name, b"value", partition=partition)
-    return name
+    return filled_topic(kafka, RECORDS)
 
 
 def member(kafka: RunningKafka, group: str, **settings: Any) -> Any:

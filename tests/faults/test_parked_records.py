@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kafka import TopicPartition
 
-from clients import consumer, producer, unique, wait_for
+from clients import consumer, filled_topic, unique, wait_for
 from nlp_worker.consumer import Consumer
 from nlp_worker.settings import load_settings
 
@@ -26,13 +26,7 @@ FIRST = 4
 
 @pytest.fixture
 def topic(kafka: ProxiedKafka) -> str:
-    name = unique("topic")
-    kafka.create_topic(name, 2)
-    with producer(kafka) as sender:
-        for partition in range(2):
-            for _ in range(RECORDS):
-                sender.send(name, b"value", partition=partition)
-    return name
+    return filled_topic(kafka, RECORDS)
 
 
 def test_b15_a_partition_that_was_paused_beside_another_is_not_read_any_further(

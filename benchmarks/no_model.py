@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nlp_schemas import Request
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
 
 #: Tokens of every text.
@@ -25,8 +26,8 @@ class NoModel(FakeTask):
     def preprocess(self, requests: Sequence[Request]) -> list[Prepared | RequestError]:
         return [Prepared([Row({"input_ids": TOKENS})], output_bytes=ANSWER_BYTES) for _ in requests]
 
-    def collate(self, rows: Sequence[Row]) -> list[str]:
-        return [""] * len(rows)
+    def collate(self, batch: Batch) -> list[str]:
+        return [""] * len(batch.rows)
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         del request, rows

@@ -87,8 +87,8 @@ class FakeTask:
             for text in texts
         ]
 
-    def collate(self, rows: Sequence[Row]) -> list[str]:
-        return ["".join(map(chr, row.features["input_ids"])) for row in rows]
+    def collate(self, batch: Batch) -> list[str]:
+        return ["".join(map(chr, row.features["input_ids"])) for row in batch.rows]
 
     def forward(self, inputs: list[str]) -> list[str]:
         self.calls.append(len(inputs))
@@ -135,7 +135,7 @@ class FakeExecutor:
         batch, future = self.queue.popleft()
         if not future.set_running_or_notify_cancel():
             return
-        outputs = isolate(batch.rows, lambda rows: batch.task.forward(batch.task.collate(rows)))
+        outputs = isolate(batch.rows, lambda rows: batch.task.forward(batch.task.collate(batch.part(rows))))
         future.set_result(BatchRun([_as_request_error(output) for output in outputs], 1_000.0, 0.001))
 
 

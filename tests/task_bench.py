@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 PACKING: Final = ("auto", pytest.param("off", marks=pytest.mark.slow))
 
 
-def serve(*models: tuple[str, Path] | str, dtype: str = "float32", packing: str = "auto") -> TaskBench:
-    """Load checkpoints as a worker does: (task, folder) of each, or as `--model` takes it."""
+def serve(*models: tuple[str, Path] | str, **settings: Any) -> TaskBench:
+    """Load checkpoints as a worker does, here in float32: (task, folder) of each, or as `--model` takes it."""
     specs = tuple(model if isinstance(model, str) else f"{model[0]}={model[1]}" for model in models)
-    return TaskBench(load(load_settings({"model": specs, "device": "cpu", "dtype": dtype, "packing": packing})))
+    return TaskBench(load(load_settings({"model": specs, "device": "cpu", "dtype": "float32", **settings})))
 
 
 class TaskBench:
@@ -44,7 +44,7 @@ class TaskBench:
         self.tasks = tasks
         self._intake = Intake({requests_topic(task): task for task in TaskName}, tasks, ManualClock())
         self._answering = Answering("nlp", "bench", lambda _: True)
-        #: Rows of each batch of the last poll.
+        #: Rows of each batch of the last poll that were on the device at once.
         self.batches: list[int] = []
 
     @property
@@ -92,7 +92,7 @@ class TaskBench:
         try:
             for task, of_task in rows.items():
                 for batch in plan(task, of_task, budget=budget, overhead=FIRST_OVERHEAD):
-                    self.batches.append(len(batch.rows))
+                    self.batches.append(batch.slots)
                     run = executor.submit(batch).result()
                     for row, output in zip(batch.rows, run.outputs, strict=True):
                         row.output, row.run = output, run

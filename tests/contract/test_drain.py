@@ -38,7 +38,14 @@ def test_a_generation_that_outlasts_the_drain_is_stopped_and_given_up(
     kafka_broker: RunningKafka, folder_of: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Exit 0 within the drain; nothing is published or committed, and no mark says that a process ended over it."""
-    model = ("--model", f"tiny:{TASK}={folder_of('t5', 'seq2seq-lm')}", "--drain-seconds", "1")
+    model = (
+        "--model",
+        f"tiny:{TASK}={folder_of('t5', 'seq2seq-lm')}",
+        "--drain-seconds",
+        "1",
+        "--max-new-tokens",
+        "8192",
+    )
     with (
         Topics(kafka_broker, 1, tasks=[TASK]) as topics,
         WorkerProcess(topics, None, tmp_path, *model) as worker,

@@ -37,7 +37,7 @@ class Crashing(FakeExecutor):
 
     def run_next(self) -> None:
         batch, _ = self.queue[0]
-        if any(text.startswith("crash") for text in batch.task.collate(batch.rows)):
+        if any(text.startswith("crash") for text in batch.task.collate(batch)):
             raise ProcessEnded
         super().run_next()
 

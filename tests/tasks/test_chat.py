@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from nlp_worker.poll import Row
-    from nlp_worker.tasks.generation import Inputs
+    from nlp_worker.batching import Batch
+    from nlp_worker.tasks.search import Inputs
     from parity import Parity
 
 GREEDY: Final = {"do_sample": False, "max_new_tokens": 10}
@@ -275,9 +275,9 @@ def test_positions_are_never_exceeded(
     runs: list[int] = []
     collate = bench.task.collate
 
-    def counted(rows: Sequence[Row]) -> Any:
-        runs.append(len(rows))
-        return collate(rows)
+    def counted(batch: Batch) -> Any:
+        runs.append(len(batch.rows))
+        return collate(batch)
 
     monkeypatch.setattr(bench.task, "collate", counted)
     asked = {"do_sample": False, "min_new_tokens": 100, "max_new_tokens": 100}

@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from checkpoints import SENTENCES
 from fakes import shuffled
+from nlp_worker.batching import Batch
 from nlp_worker.poll import Row
 from nlp_worker.tasks import encoder, packing
 from nlp_worker.tasks.numbers import softmax
@@ -59,7 +60,7 @@ def rows_of(bench: TaskBench) -> list[Row]:
 
 def run(bench: TaskBench, rows: Sequence[Row]) -> list[list[np.ndarray[Any, Any]]]:
     """Of each row, the arrays that the task's forward returns."""
-    outputs = bench.task.forward(bench.task.collate(rows))
+    outputs = bench.task.forward(bench.task.collate(Batch(bench.task, rows)))
     return [list(map(np.asarray, output)) if isinstance(output, tuple) else [np.asarray(output)] for output in outputs]
 
 

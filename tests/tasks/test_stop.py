@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from task_bench import TaskBench
 
 #: New tokens of the generations that are stopped: seconds of work on a tiny model.
-LONG: Final = 4000
+LONG: Final = 2000
 
 #: Steps of the model after which they are.
 STOP_AFTER: Final = 10
@@ -136,7 +136,7 @@ def test_what_is_stopped_is_no_ones_fault(executor: Executor, rows: int) -> None
 
 def test_a_thread_that_nobody_watches_generates_all_the_same(task: Any) -> None:
     """As the warm-up does, before there is a device thread."""
-    warm_up = task.collate(task.warm_up_rows())
+    warm_up = task.collate(Batch(task, task.warm_up_rows()))
     assert len(task.forward(warm_up)) == 1
 
 

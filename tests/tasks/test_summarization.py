@@ -21,8 +21,8 @@ from task_bench import TaskBench, said
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from nlp_worker.poll import Row
-    from nlp_worker.tasks.generation import Inputs
+    from nlp_worker.batching import Batch
+    from nlp_worker.tasks.search import Inputs
     from parity import Parity
 
 FAMILIES: Final = [family for family, heads in HEADS.items() if "seq2seq-lm" in heads]
@@ -87,8 +87,8 @@ def test_without_its_mask_rows_differ(
     right = bench.outputs(requests)
     collate = bench.task.collate
 
-    def collate_wrongly(rows: Sequence[Row]) -> Inputs:
-        inputs: Inputs = collate(rows)
+    def collate_wrongly(batch: Batch) -> Inputs:
+        inputs: Inputs = collate(batch)
         ones = torch.ones_like(inputs.tensors["attention_mask"])
         return inputs._replace(tensors={**inputs.tensors, "attention_mask": ones})
 

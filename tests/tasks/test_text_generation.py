@@ -14,14 +14,14 @@ import torch
 import transformers
 
 from checkpoints import HEADS, SENTENCES
-from task_bench import said
+from task_bench import said, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from nlp_worker.poll import Row
-    from nlp_worker.tasks.generation import Inputs
+    from nlp_worker.batching import Batch
+    from nlp_worker.tasks.search import Inputs
     from parity import Parity
     from task_bench import TaskBench
 
@@ -169,8 +169,8 @@ def test_padded_on_the_right_or_without_its_mask_most_rows_differ(
     right = bench.outputs(requests)
     collate = bench.task.collate
 
-    def collate_wrongly(rows: Sequence[Row]) -> Inputs:
-        inputs: Inputs = collate(rows)
+    def collate_wrongly(batch: Batch) -> Inputs:
+        inputs: Inputs = collate(batch)
         ids, mask = inputs.tensors["input_ids"], inputs.tensors["attention_mask"]
         if wrong == "mask":
             return inputs._replace(tensors={"input_ids": ids, "attention_mask": torch.ones_like(mask)})
@@ -216,6 +216,21 @@ def test_a_prompt_too_long_is_refused_or_leaves_a_hole(
     assert texts(other["outputs"]) == texts(pipeline_of(family)("The", **hole))
     assert no_room["error"]["code"] == "invalid_request"
     assert "handle_long_generation" in no_room["error"]["message"]
+
+
+def test_more_new_tokens_than_the_worker_allows_are_refused(folder_of: Callable[..., Path]) -> None:
+    """Whoever asks for a number is told; where only a length of the whole is named, the text ends at the setting."""
+    bench = serve(("text-generation", folder_of("gpt2", "causal-lm")), max_new_tokens=8)
+    refused, whole, most = bench.ask(
+        [
+            {"inputs": "The", "parameters": {"do_sample": False, **asked}}
+            for asked in ({"max_new_tokens": 9}, {"max_length": 30, "min_length": 30}, {"max_new_tokens": 8})
+        ]
+    )
+    assert refused["error"]["code"] == "invalid_request"
+    assert "max_new_tokens is 9: at most 8" in refused["error"]["message"]
+    assert (whole["usage"]["output_tokens"], whole["finish_reasons"]) == (8, ["length"])
+    assert most["status"] == "ok"
 
 
 @families

@@ -79,7 +79,8 @@ def test_max_length_asks_for_no_more_than_max_new_tokens_may(folder_of: FolderOf
     # T5 has no end of its positions: a million tokens would hold up the device for hours.
     folder = folder_of("t5", "seq2seq-lm")
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
-    checkpoint: Any = SimpleNamespace(tokenizer=transformers.AutoTokenizer.from_pretrained(folder), model=model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    checkpoint: Any = SimpleNamespace(tokenizer=tokenizer, model=model, max_new_tokens=MAX_NEW_TOKENS)
 
     (row,) = Generator(checkpoint).rows({"input_ids": [1]}, GenerationParameters(max_length=MAX_CONTEXT))
 

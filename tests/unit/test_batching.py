@@ -117,6 +117,39 @@ def test_rows_that_generate_much_do_not_wait_for_each_other() -> None:
     assert [[row.new_tokens for row in batch.rows] for batch in batches] == [[200] * 2, [4] * 20]
 
 
+def refilling(sizes: list[tuple[int, int]]) -> list[Row]:
+    return [Row({"input_ids": [0] * length}, new_tokens=new_tokens, refills=True) for length, new_tokens in sizes]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), max_size=200),
+    st.integers(1, 5000),
+    st.integers(0, 1000),
+)
+def test_rows_that_refill_are_planned_once_and_within_the_budget(
+    sizes: list[tuple[int, int]], budget: int, overhead: int
+) -> None:
+    """As many rows at once as fit at their largest, the longest output first; one that fits in no budget is alone."""
+    given_rows = refilling(sizes)
+    batches = plan(FakeTask(), given_rows, budget=budget, overhead=overhead)
+    assert Counter(id(row) for batch in batches for row in batch.rows) == Counter(map(id, given_rows))
+    for batch in batches:
+        longest = max(row.length for row in batch.rows) + max(row.new_tokens for row in batch.rows)
+        assert batch.slots * longest == batch.size
+        assert batch.size <= budget or batch.slots == 1
+        assert [row.new_tokens for row in batch.rows] == sorted((row.new_tokens for row in batch.rows), reverse=True)
+
+
+def test_rows_that_refill_are_one_batch_unless_some_make_places_few() -> None:
+    """Any number that is alike, for who knows when each ends; a prompt of 3,000 tokens would make all wait."""
+    alike = refilling([(20 + index % 10, 200) for index in range(100)])
+    (batch,) = plan(FakeTask(), alike, budget=4096, overhead=40)
+    assert (len(batch.rows), batch.slots) == (100, 4096 // 229)
+    long, others = plan(FakeTask(), [*alike, *refilling([(3000, 200)])], budget=4096, overhead=40)
+    assert (long.longest, long.slots, others.longest, others.slots) == (3000, 1, 29, 4096 // 229)
+    assert len(others.rows) > 95
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=200))
 def test_exactly_the_bad_items_fail(bad: list[bool]) -> None:
     """Whatever their number and place, the others get their outputs."""

@@ -34,6 +34,7 @@ from nlp_worker.tasks.base import Finished, Prepared
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.poll import Message
 
@@ -136,8 +137,8 @@ class AnyTask:
     def preprocess(self, requests: Sequence[Request]) -> list[Prepared | RequestError]:
         return [Prepared([Row({"input_ids": [1]})]) for _ in requests]
 
-    def collate(self, rows: Sequence[Row]) -> Sequence[Row]:
-        return rows
+    def collate(self, batch: Batch) -> Sequence[Row]:
+        return batch.rows
 
     def forward(self, inputs: Sequence[Row]) -> Sequence[Row]:
         return inputs

@@ -6,13 +6,18 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
     from nlp_worker.poll import Row
     from nlp_worker.tasks.base import Task
+
+
+#: Places where rows that refill each other's may be cut: evenly spread, for with many rows in a batch it matters little
+#: where exactly, and the square of the number is looked at.
+REFILLING_PLACES: Final = 32
 
 
 class Shape(NamedTuple):
@@ -42,12 +47,50 @@ class Shape(NamedTuple):
         return 1 + self.new_tokens
 
 
+class Refilled(NamedTuple):
+    """Padded rows of which one takes another's place when that has ended."""
+
+    shape: Shape
+    """Of each."""
+    rows: int
+    new_tokens: int
+    """Of all together."""
+    slots: int
+    """Rows that are computed at once."""
+
+    @property
+    def forwards(self) -> int:
+        """Where the longest comes first: as many as fill the slots, or as the longest takes alone."""
+        return max(self.shape.forwards, 1 + -(-self.new_tokens // self.slots))
+
+    @property
+    def forwards_at_worst(self) -> int:
+        """In any order (Graham's bound): texts end earlier than they may, and nobody knows which."""
+        return self.shape.forwards + -(-self.new_tokens // self.slots)
+
+    @property
+    def computed(self) -> int:
+        """Tokens that are computed: padded prompts, and what is really added to each."""
+        return self.rows * self.shape.length + self.new_tokens
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Rows of one task that run together: padded to the longest of them, or end to end where the task packs."""
 
     task: Task
     rows: Sequence[Row]
+    most_slots: int | None = None
+    """Rows that may be computed at once; the others wait for one of these to end. None is all."""
+
+    def part(self, rows: Sequence[Row]) -> Batch:
+        """Return a batch of some of the rows, with as small a part of the slots."""
+        return Batch(self.task, rows, -(-self.slots * len(rows) // len(self.rows)))
+
+    @property
+    def slots(self) -> int:
+        """Rows that are computed at once."""
+        return min(self.most_slots or len(self.rows), len(self.rows))
 
     @functools.cached_property
     def shape(self) -> Shape:
@@ -73,41 +116,89 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Tokens that it takes on the device: padding, and what is generated, included."""
-        return self.own_size if self.task.packs else len(self.rows) * self.shape.size
+        """Tokens that it takes on the device at once: padding, and what is generated, included."""
+        return self.own_size if self.task.packs else self.slots * self.shape.size
+
+    @functools.cached_property
+    def _refilled(self) -> Refilled | None:
+        if not self.rows[0].refills:
+            return None
+        return Refilled(self.shape, len(self.rows), sum(row.new_tokens for row in self.rows), self.slots)
+
+    @property
+    def computed(self) -> int:
+        """Tokens that the device computes, one after another and at once."""
+        return self.size if self._refilled is None else self._refilled.computed
 
     @property
     def forwards(self) -> int:
         """How often the model is run at most."""
-        return self.shape.forwards
+        return self.shape.forwards if self._refilled is None else self._refilled.forwards
 
 
 def plan(task: Task, rows: Iterable[Row], *, budget: int, overhead: float) -> list[Batch]:
     """Cut rows into the batches that cost least, each of rows of one group.
 
-    A batch costs ``overhead`` for each of its forwards and one for each token that it takes on the device, padding
-    and what is generated included. The largest comes first, so that memory is grown once. The result is the cheapest
-    there is where rows differ in length alone; where they also differ in what is generated, the cheapest that keeps the
-    rows in order of that.
+    A batch costs ``overhead`` for each of its forwards and one for each token that is computed, padding and what is
+    generated included. The largest comes first, so that memory is grown once. The result is the cheapest there is where
+    rows differ in length alone; where they also differ in what is generated, the cheapest that keeps the rows in order
+    of that. Rows that refill the places of others are cut where their sizes make that cheaper, into batches of any
+    number of rows.
 
     Args:
         task: Of all rows.
         rows: What is to be computed.
-        budget: The most tokens of a batch. A row that is above it alone is a batch of its own, for it can be run in no
-            other way.
+        budget: The most tokens that a batch takes on the device. A row that is above it alone is a batch of its own,
+            for it can be run in no other way.
         overhead: Tokens that the device could compute in the time that a forward takes beside its own.
     """
     budget = min(budget, task.max_batch_tokens or budget)
     groups: dict[Hashable, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.group, []).append(row)
-    cut = _fill if task.packs else functools.partial(_split, overhead=overhead)
+        groups.setdefault((row.refills, row.group), []).append(row)
     batches: list[Batch] = []
     for group in groups.values():
+        if group[0].refills:
+            batches += _refilling(task, group, budget, overhead)
+            continue
         group.sort(key=lambda row: (row.new_tokens, row.size))
-        cuts = cut(group, budget)
+        cuts = _fill(group, budget) if task.packs else _split(group, budget, overhead=overhead)
         batches += [Batch(task, group[start:end]) for start, end in itertools.pairwise(cuts)][::-1]
     return batches
+
+
+def _refilling(task: Task, rows: list[Row], budget: int, overhead: float) -> list[Batch]:
+    """Return batches of rows that refill the places of others: dynamic programming over a few places to cut.
+
+    A row much larger than the others makes places larger, and so fewer, for all.
+    """
+    rows.sort(key=lambda row: row.size)
+    added = list(itertools.accumulate((row.new_tokens for row in rows), initial=0))
+    places = sorted({len(rows) * part // REFILLING_PLACES for part in range(REFILLING_PLACES + 1)})
+    # Of each place: what the rows before it cost at least, and at which place the last of their batches begins then.
+    costs, begins = [0.0], [0]
+    for end in range(1, len(places)):
+        shape, best, begin = Shape(), math.inf, end - 1
+        for start in range(end - 1, -1, -1):
+            shape = functools.reduce(Shape.with_, map(Shape.of, rows[places[start] : places[start + 1]]), shape)
+            new_tokens = added[places[end]] - added[places[start]]
+            batch = Refilled(shape, places[end] - places[start], new_tokens, _slots(shape, budget))
+            cost = costs[start] + overhead * batch.forwards_at_worst + batch.computed
+            if cost < best:
+                best, begin = cost, start
+        costs.append(best)
+        begins.append(begin)
+    batches = []
+    for start, end in itertools.pairwise(_trace(places, begins)):
+        # The longest first: what is left at the end, when places stay empty, is short then.
+        batch_rows = sorted(rows[start:end], key=lambda row: (row.new_tokens, row.length), reverse=True)
+        shape = functools.reduce(Shape.with_, map(Shape.of, batch_rows))
+        batches.append(Batch(task, batch_rows, _slots(shape, budget)))
+    return batches[::-1]
+
+
+def _slots(shape: Shape, budget: int) -> int:
+    return max(budget // shape.size, 1)
 
 
 def _fill(rows: Sequence[Row], budget: int) -> list[int]:
@@ -145,6 +236,11 @@ def _split(rows: Sequence[Row], budget: int, *, overhead: float) -> list[int]:
                 best, begin = costs[start] + fixed + tokens, start
         costs.append(best)
         begins.append(begin)
+    return _trace(places, begins)
+
+
+def _trace(places: Sequence[int], begins: Sequence[int]) -> list[int]:
+    """Return the places of the cheapest cuts: back from the last one, from each to where its batch begins."""
     cuts = [len(places) - 1]
     while cuts[-1]:
         cuts.append(begins[cuts[-1]])

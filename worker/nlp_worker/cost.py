@@ -65,7 +65,7 @@ class Cost:
         self._own_tokens = keep * self._own_tokens + batch.own_size
         self.seconds_per_token = self._seconds / max(self._own_tokens, 1)
         # What both cost, in units of this batch's time: then all batches' errors count alike.
-        forwards, tokens = batch.forwards / seconds, batch.size / seconds
+        forwards, tokens = batch.forwards / seconds, batch.computed / seconds
         self._ff = keep * self._ff + forwards * forwards
         self._ft = keep * self._ft + forwards * tokens
         self._tt = keep * self._tt + tokens * tokens

@@ -7,7 +7,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from nlp_worker.batching import Batch
 from nlp_worker.errors import InferenceFailedError, OutOfMemoryError, RequestError
 from nlp_worker.isolation import isolate
 from nlp_worker.poll import BatchRun
@@ -16,6 +15,7 @@ from nlp_worker.progress import Progress, Stopped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nlp_worker.batching import Batch
     from nlp_worker.clock import Clock
     from nlp_worker.poll import Row
 
@@ -63,7 +63,7 @@ class Executor:
 
         def run_part(rows: Sequence[Row]) -> Sequence[Any]:
             nonlocal memory_was_short, fitted
-            part = Batch(batch.task, rows)
+            part = batch.part(rows)
             try:
                 outputs = self._forward(part)
             except OutOfMemoryError:
@@ -80,7 +80,7 @@ class Executor:
     def _forward(self, part: Batch) -> Sequence[Any]:
         self.progress.step()
         try:
-            return part.task.forward(part.task.collate(part.rows))
+            return part.task.forward(part.task.collate(part))
         except Stopped:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs one request and not its neighbours

@@ -49,6 +49,8 @@ class Checkpoint:
     """A transformers model in eval mode on its device; only the device thread may use it."""
     packing: bool
     """Whether batches are packed instead of padded where the model allows it."""
+    max_new_tokens: int
+    """The most that are generated for a row."""
 
 
 #: What makes a task of a loaded checkpoint, and the transformers class that loads its model.
@@ -155,7 +157,8 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, settings: Set
         seconds=round(time.monotonic() - began, 1),
     )
     model_info = Model(name=spec.name, checkpoint=spec.checkpoint, revision=revision)
-    return Checkpoint(model_info, tokenizer, model, packing=settings.packing == "auto")
+    packing = settings.packing == "auto"
+    return Checkpoint(model_info, tokenizer, model, packing=packing, max_new_tokens=settings.max_new_tokens)
 
 
 def _restore_normalizer(tokenizer: Any, path: str, revision: str | None) -> None:

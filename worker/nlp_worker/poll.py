@@ -111,6 +111,8 @@ class Row:
     """The most tokens that the device adds to it."""
     beams: int = 1
     """Copies of it that the device keeps."""
+    refills: bool = False
+    """Whether another row of its batch may take its place when it has ended, before the others have."""
     origin: str = ""
     """The record that it came from, the same after a redelivery: what is random starts from it."""
     output: Any = None

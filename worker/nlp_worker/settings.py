@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from nlp_schemas import ALIASES, DEFAULT_PREFIX, REQUESTS, TaskName
+from nlp_schemas.generation import MAX_NEW_TOKENS
 from nlp_worker.errors import SettingsError
 from nlp_worker.kafka_settings import KafkaSettings
 
@@ -128,6 +129,10 @@ class Settings(BaseSettings):
         int,
         Field(ge=1, le=10_000_000, description="Most tokens of one batch; padding and what may be generated count."),
     ] = 4096
+    max_new_tokens: Annotated[
+        int,
+        Field(ge=1, le=MAX_NEW_TOKENS, description="Most tokens generated for a text; a request for more is refused."),
+    ] = 2048
     packing: Annotated[
         Literal["auto", "off"],
         Field(

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nlp_schemas import FinishReason, Model, OkResult, Request, TaskName
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.poll import Row
 
@@ -70,7 +71,7 @@ class Task(Protocol):
         """Tokenize in as few calls as there are kinds of text; for each request its rows, or why it has none."""
         ...
 
-    def collate(self, rows: Sequence[Row]) -> Any:
+    def collate(self, batch: Batch) -> Any:
         """Make a batch: tensors on the device, padded to [rows, longest] with a mask, or packed to [1, all tokens]."""
         ...
 

@@ -62,12 +62,12 @@ class Decoding:
 
 @dataclass(slots=True)
 class _Part:
-    """Rows that share processors."""
+    """Lines that share processors."""
 
     padding: int
     """Tokens on the left of the prompt that the rows would not have alone."""
     processors: LogitsProcessorList
-    rows: list[int] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
 
 
 class RowLogits(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
@@ -80,45 +80,55 @@ class RowLogits(LogitsProcessor):  # type: ignore[misc]  # transformers is untyp
     Args:
         model: A ``GenerationMixin``.
         rows: Of one batch; their parameters are ``Decoding``.
-        width: Tokens of a row of the batch, padding included.
+        width: Tokens of a row of the batch, padding included, before any is generated.
     """
 
     def __init__(self, model: Any, rows: Sequence[Row], width: int) -> None:
+        self._model = model
+        self._rows = rows
         self._beams = rows[0].parameters.beams
         self._random = {i: _random(row) for i, row in enumerate(rows) if row.parameters.draw is not None}
         self._not_finite = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
-        parts: dict[tuple[str, int, int | None], _Part] = {}
-        for index, row in enumerate(rows):
-            prompt, decoding = row.features["input_ids"], row.parameters
-            padding = 0 if model.config.is_encoder_decoder else width - len(prompt)
+        self._processors: dict[tuple[str, int | None], LogitsProcessorList] = {}
+        self.place(range(len(rows)), [width] * len(rows))
+
+    def place(self, rows: Sequence[int], starts: Sequence[int]) -> None:
+        """Say which row each line of the batch is from now on, and at which column its new tokens begin."""
+        self._lines = torch.tensor(rows, device=self._model.device)
+        self._drawn = {line: self._random[row] for line, row in enumerate(rows) if row in self._random}
+        parts: dict[tuple[str, int | None, int], _Part] = {}
+        for line, (index, start) in enumerate(zip(rows, starts, strict=True)):
+            prompt, decoding = self._rows[index].features["input_ids"], self._rows[index].parameters
+            padding = 0 if self._model.config.is_encoder_decoder else start - len(prompt)
             own = any(decoding.settings.get(name) for name in PROMPT_PARAMETERS)
-            key = decoding.key, padding, index if own else None
-            if key not in parts:
-                parts[key] = _Part(padding, _processors(model, prompt, decoding))
-            parts[key].rows.append(index)
+            key = decoding.key, index if own else None
+            if key not in self._processors:
+                self._processors[key] = _processors(self._model, prompt, decoding)
+            parts.setdefault((*key, padding), _Part(padding, self._processors[key])).lines.append(line)
         self._parts = [part for part in parts.values() if part.processors]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self._note_not_finite(scores)
         for part in self._parts:
-            rows = self._flat(part.rows, scores.device)
-            scores[rows] = part.processors(input_ids[rows, part.padding :], scores[rows])
+            lines = self._flat(part.lines, scores.device)
+            scores[lines] = part.processors(input_ids[lines, part.padding :], scores[lines])
         if self._parts:
             self._note_not_finite(scores)
-        if self._random:
-            rows = self._flat(list(self._random), scores.device)
-            chosen = _draw(scores[rows], [numbers.random() for numbers in self._random.values()])
-            scores[rows] = -torch.inf
-            scores[rows, chosen] = 0.0
+        if self._drawn:
+            lines = self._flat(list(self._drawn), scores.device)
+            chosen = _draw(scores[lines], [numbers.random() for numbers in self._drawn.values()])
+            scores[lines] = -torch.inf
+            scores[lines, chosen] = 0.0
         return scores
 
     def _note_not_finite(self, scores: torch.Tensor) -> None:
         # Minus infinity is what a model, or a processor, says of a token that is never to be chosen.
-        self._not_finite |= (scores.isnan() | scores.isposinf()).any(dim=1).view(-1, self._beams).any(dim=1)
+        bad = (scores.isnan() | scores.isposinf()).any(dim=1).view(-1, self._beams).any(dim=1)
+        self._not_finite[self._lines] |= bad
 
-    def _flat(self, rows: Sequence[int], device: torch.device) -> torch.Tensor:
-        """Return where rows stand in the batch: each as often as it has beams."""
-        first = torch.tensor(rows, device=device)[:, None] * self._beams
+    def _flat(self, lines: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Return where lines stand in the scores: each as often as a row has beams."""
+        first = torch.tensor(lines, device=device)[:, None] * self._beams
         places: torch.Tensor = first + torch.arange(self._beams, device=device)
         return places.flatten()
 
@@ -157,7 +167,7 @@ def _draw(scores: torch.Tensor, numbers: Sequence[float]) -> torch.Tensor:
 
 
 class RowEnds(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
-    """Each row's own limit and its own stop texts, and at how many new tokens they ended it.
+    """Each row's own limit and its own stop texts.
 
     Args:
         tokenizer: The device thread's own: it decodes the last tokens.
@@ -167,30 +177,31 @@ class RowEnds(StoppingCriteria):  # type: ignore[misc]  # transformers is untype
 
     def __init__(self, tokenizer: Any, rows: Sequence[Row], width: int) -> None:
         self._tokenizer = tokenizer
-        self._decodings: list[Decoding] = [row.parameters for row in rows]
-        self._width = width
-        #: New tokens of each row that has ended here.
-        self.ended: dict[int, int] = {}
+        self._rows = rows
+        self.place(range(len(rows)), [width] * len(rows))
+
+    def place(self, rows: Sequence[int], starts: Sequence[int]) -> None:
+        """Say which row each line of the batch is from now on, and at which column its new tokens begin."""
+        self._lines: list[tuple[Decoding, int]] = [
+            (self._rows[row].parameters, start) for row, start in zip(rows, starts, strict=True)
+        ]
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         del scores, kwargs
+        return torch.tensor(self.over(input_ids), device=input_ids.device)
+
+    def over(self, input_ids: torch.Tensor) -> list[bool]:
+        """Return whether each line ends here."""
         # Every way to generate comes here at each token.
         progress.step()
         # Beam search asks for the candidates of all beams of a row.
-        copies = len(input_ids) // len(self._decodings)
-        new_tokens = input_ids.shape[1] - self._width
-        over = [self._is_over(index // copies, new_tokens, input_ids[index]) for index in range(len(input_ids))]
-        if copies == 1:
-            for index, is_over in enumerate(over):
-                if is_over:
-                    self.ended.setdefault(index, new_tokens)
-        return torch.tensor(over, device=input_ids.device)
+        copies = len(input_ids) // len(self._lines)
+        return [self._is_over(*self._lines[index // copies], input_ids[index]) for index in range(len(input_ids))]
 
-    def _is_over(self, row: int, new_tokens: int, ids: torch.Tensor) -> bool:
-        decoding = self._decodings[row]
-        if new_tokens >= decoding.max_new_tokens or row in self.ended:
+    def _is_over(self, decoding: Decoding, start: int, ids: torch.Tensor) -> bool:
+        if len(ids) - start >= decoding.max_new_tokens:
             return True
-        return ends_with_stop(self._tokenizer, ids.tolist(), decoding.stops)
+        return bool(decoding.stops) and ends_with_stop(self._tokenizer, ids.tolist(), decoding.stops)
 
 
 def ends_with_stop(tokenizer: Any, ids: Sequence[int], stops: Sequence[str]) -> bool:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
@@ -73,8 +74,8 @@ class FeatureExtraction:
         vectors = row.length if parameters.pooling is None else 1
         return Prepared([row], truncated, ANSWER_BYTES + vectors * self._width * NUMBER_BYTES)
 
-    def collate(self, rows: Sequence[Row]) -> tuple[dict[str, Any], list[Wanted]]:
-        return self._encoder.collate(rows), [row.parameters for row in rows]
+    def collate(self, batch: Batch) -> tuple[dict[str, Any], list[Wanted]]:
+        return self._encoder.collate(batch.rows), [row.parameters for row in batch.rows]
 
     @torch.inference_mode()
     def forward(self, inputs: tuple[dict[str, Any], list[Wanted]]) -> list[NDArray[np.float32]]:

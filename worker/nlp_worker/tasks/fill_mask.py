@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
@@ -111,8 +112,8 @@ class FillMask:
         ids = self._tokenizer(target, add_special_tokens=False)["input_ids"]
         return int(ids[0]) if ids else None
 
-    def collate(self, rows: Sequence[Row]) -> tuple[dict[str, Any], list[Wanted]]:
-        return self._encoder.collate(rows), [row.parameters for row in rows]
+    def collate(self, batch: Batch) -> tuple[dict[str, Any], list[Wanted]]:
+        return self._encoder.collate(batch.rows), [row.parameters for row in batch.rows]
 
     @torch.inference_mode()
     def forward(self, inputs: tuple[dict[str, Any], list[Wanted]]) -> list[Best]:

@@ -1,4 +1,4 @@
-"""What the tasks that write a text share: parameters, padding, ``generate()`` for rows of any requests, decoding."""
+"""What the tasks that write a text share: a request's parameters, its rows, and the texts that come of them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import inspect
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import torch
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationConfig
 
-from nlp_schemas.generation import MAX_CONTEXT, MAX_NEW_TOKENS
-from nlp_worker.errors import InferenceFailedError, InvalidRequestError
+from nlp_schemas.generation import MAX_CONTEXT
+from nlp_worker.errors import InvalidRequestError
 from nlp_worker.poll import Row
-from nlp_worker.tasks.decoding import Decoding, RowEnds, RowLogits, ends_with_stop, merge
-from nlp_worker.tasks.encoder import max_length, pad, positions
+from nlp_worker.tasks.decoding import Decoding, ends_with_stop, merge
+from nlp_worker.tasks.encoder import max_length, positions
+from nlp_worker.tasks.greedy import may_join
+from nlp_worker.tasks.search import Search
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nlp_schemas import FinishReason, GenerationParameters
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
+    from nlp_worker.tasks.search import Generated, Inputs
 
 #: Parameters of a request that are ``GenerationConfig``'s, under its names.
 CONFIG_PARAMETERS: Final = (
@@ -53,19 +56,6 @@ DEFAULT_NEW_TOKENS: Final = 20
 _LENGTHS_AND_BEAMS: Final = ("max_new_tokens", "max_length", "num_beams", "num_return_sequences", "do_sample")
 
 
-class Inputs(NamedTuple):
-    """A batch on the device."""
-
-    tensors: dict[str, torch.Tensor]
-    rows: Sequence[Row]
-
-
-class Generated(NamedTuple):
-    """What was generated for a row: the new tokens of each sequence."""
-
-    sequences: list[list[int]]
-
-
 class Generator:
     """A checkpoint's ``generate()``.
 
@@ -78,10 +68,9 @@ class Generator:
     def __init__(self, checkpoint: Checkpoint, *levels: Mapping[str, Any], prefix_tokens: int = 0) -> None:
         self._model = checkpoint.model
         self._tokenizer = checkpoint.tokenizer
-        # A tokenizer is not thread-safe: the device thread decodes with its own.
-        self._device_tokenizer = copy.deepcopy(checkpoint.tokenizer)
         self.defaults = merge(*levels)
         self._prefix_tokens = prefix_tokens
+        self._most_new_tokens = checkpoint.max_new_tokens
         parameters = inspect.signature(self._model.forward).parameters
         self._decodes_only = not self._model.config.is_encoder_decoder
         # Without both, padding on the left would move a row's positions, or be read.
@@ -101,14 +90,17 @@ class Generator:
             checkpoint.tokenizer.unk_token_id,
             0,
         )
-        self._pad = next(identifier for identifier in candidates if identifier is not None)
+        pad = next(identifier for identifier in candidates if identifier is not None)
         self._start = ids.decoder_start_token_id if ids.decoder_start_token_id is not None else ids.bos_token_id
         self._ids = {
             "eos_token_id": self._eos or None,
-            "pad_token_id": self._pad,
+            "pad_token_id": pad,
             "bos_token_id": ids.bos_token_id,
             "decoder_start_token_id": ids.decoder_start_token_id,
         }
+        # A tokenizer is not thread-safe: the device thread decodes with its own.
+        self._search = Search(self._model, copy.deepcopy(checkpoint.tokenizer), self._ids)
+        self._refills = self._pads_left and may_join(self._model.config)
         # generate() fills in the checkpoint's own parameters, which the rows have already.
         self._model.generation_config = GenerationConfig()
         if self._pads_left:
@@ -144,11 +136,15 @@ class Generator:
             problem = f"parameters.num_return_sequences is {sequences}"
             raise InvalidRequestError(f"{problem}: ask for num_beams of as many or more, or for do_sample")
         prompt = len(features["input_ids"]) if self._decodes_only else 1
+        # As many as are asked for, as far as there are positions: T5 has no end of them.
+        new_tokens = min(self._max_new_tokens(settings, prompt), self.limit - prompt)
+        if asked.max_new_tokens is not None and new_tokens > self._most_new_tokens:
+            problem = f"parameters.max_new_tokens is {asked.max_new_tokens}"
+            raise InvalidRequestError(f"{problem}: at most {self._most_new_tokens} are generated here, ask for fewer")
         decoding = Decoding(
             settings={**self._ids, **{name: settings[name] for name in settings if name not in _LENGTHS_AND_BEAMS}},
             prompt_tokens=prompt,
-            # As many as are asked for, as far as there are positions: T5 has no end of them.
-            max_new_tokens=min(self._max_new_tokens(settings, prompt), self.limit - prompt, MAX_NEW_TOKENS),
+            max_new_tokens=min(new_tokens, self._most_new_tokens),
             beams=beams,
             sequences=1 if sampled else sequences,
             stops=tuple(asked.stops),
@@ -190,6 +186,7 @@ class Generator:
             decoding.settings.get("early_stopping"),
         )
         row.group = exact, beams if decoding.beams > 1 else None
+        row.refills = self._refills and exact is None and decoding.beams == 1
         return row
 
     def _may_be_padded(self, row: Row) -> bool:
@@ -197,52 +194,13 @@ class Generator:
         fits = self._model.config.model_type != "openai-gpt" or max(row.length, row.new_tokens) <= self.limit // 2
         return self._pads_left and fits
 
-    def collate(self, rows: Sequence[Row]) -> Inputs:
-        """Pad on the left where a text is continued, else on the right: int64, shape [rows, longest]."""
-        return Inputs(pad(rows, {"input_ids": self._pad}, self._model.device, left=self._decodes_only), rows)
+    def collate(self, batch: Batch) -> Inputs:
+        """As Search."""
+        return self._search.collate(batch)
 
-    @torch.inference_mode()
     def forward(self, inputs: Inputs) -> list[Generated | RequestError]:
-        """Generate; for each row its new tokens, or why there are none."""
-        first: Decoding = inputs.rows[0].parameters
-        width = inputs.tensors["input_ids"].shape[1]
-        config = GenerationConfig(
-            **self._ids,
-            do_sample=False,
-            num_beams=first.beams,
-            num_return_sequences=first.sequences,
-            max_new_tokens=max(row.parameters.max_new_tokens for row in inputs.rows),
-            return_dict_in_generate=True,
-            **{name: first.settings[name] for name in ("length_penalty", "early_stopping") if name in first.settings},
-        )
-        start = width if self._decodes_only else 1
-        logits = RowLogits(self._model, inputs.rows, width)
-        ends = RowEnds(self._device_tokenizer, inputs.rows, start)
-        generated = self._model.generate(
-            **inputs.tensors,
-            generation_config=config,
-            logits_processor=LogitsProcessorList([logits]),
-            stopping_criteria=StoppingCriteriaList([ends]),
-        )
-        new_tokens = generated.sequences[:, start:].tolist()
-        if first.beams > 1:
-            lengths = (generated.beam_indices >= 0).sum(dim=1).tolist()
-        else:
-            lengths = [ends.ended.get(index, row.parameters.max_new_tokens) for index, row in enumerate(inputs.rows)]
-        outputs: list[Generated | RequestError] = []
-        for index, failed in enumerate(logits.failed):
-            if failed:
-                outputs.append(InferenceFailedError("the model returned logits that are not finite"))
-                continue
-            own = slice(index * first.sequences, (index + 1) * first.sequences)
-            sequences = zip(new_tokens[own], lengths[own], strict=True)
-            outputs.append(Generated([self._cut(sequence[:length]) for sequence, length in sequences]))
-        return outputs
-
-    def _cut(self, sequence: list[int]) -> list[int]:
-        """Cut what stands behind the end: what a row was filled up with until the last of its batch had ended."""
-        ends = (index for index, identifier in enumerate(sequence) if identifier in self._eos)
-        return sequence[: next(ends, len(sequence)) + 1]
+        """As Search."""
+        return self._search.forward(inputs)
 
     def finish(self, rows: Sequence[Row], asked: GenerationParameters) -> Texts:
         """Decode what was generated for a request's rows."""

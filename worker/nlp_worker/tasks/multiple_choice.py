@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
@@ -71,8 +72,8 @@ class MultipleChoice:
         truncated = any(truncated for _, truncated in fitted)
         return Prepared([row for row, _ in fitted], truncated, ANSWER_BYTES + len(pairs) * CHOICE_BYTES)
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return self._encoder.collate(rows)
+    def collate(self, batch: Batch) -> dict[str, Any]:
+        return self._encoder.collate(batch.rows)
 
     def forward(self, inputs: dict[str, Any]) -> list[np.float32]:
         """Return the logit of each row, float32."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nlp_schemas import QuestionAnsweringParameters
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
@@ -93,8 +94,8 @@ class QuestionAnswering:
         row.context = window
         return row
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return self._encoder.collate(rows)
+    def collate(self, batch: Batch) -> dict[str, Any]:
+        return self._encoder.collate(batch.rows)
 
     def forward(self, inputs: dict[str, Any]) -> list[Logits]:
         output = self._encoder.forward(inputs)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nlp_schemas import SummarizationParameters
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
-    from nlp_worker.tasks.generation import Generated, Inputs
+    from nlp_worker.tasks.search import Generated, Inputs
 
 #: The pipelines' own parameters; the first gives way to a checkpoint's ``max_length``, the second to nothing of it.
 PIPELINE_NEW_TOKENS: Final = {"max_new_tokens": 256}
@@ -68,8 +69,8 @@ class Seq2Seq:
         tokens = sum(one.new_tokens * one.parameters.sequences for one in rows)
         return Prepared(rows, truncated, ANSWER_BYTES + tokens * TOKEN_BYTES)
 
-    def collate(self, rows: Sequence[Row]) -> Inputs:
-        return self._generator.collate(rows)
+    def collate(self, batch: Batch) -> Inputs:
+        return self._generator.collate(batch)
 
     def forward(self, inputs: Inputs) -> list[Generated | RequestError]:
         return self._generator.forward(inputs)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
@@ -55,8 +56,8 @@ class TextClassification:
         labels = min(request.parameters.top_k or len(self._labels), len(self._labels))
         return Prepared([row], truncated, ANSWER_BYTES + labels * LABEL_BYTES)
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return self._encoder.collate(rows)
+    def collate(self, batch: Batch) -> dict[str, Any]:
+        return self._encoder.collate(batch.rows)
 
     def forward(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]]:
         return self._encoder.logits(inputs)

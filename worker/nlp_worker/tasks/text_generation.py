@@ -28,10 +28,11 @@ from nlp_worker.tasks.generation import TOKEN_BYTES, Generator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
-    from nlp_worker.tasks.generation import Generated, Inputs
+    from nlp_worker.tasks.search import Generated, Inputs
 
 #: The pipeline's own parameters, where neither request nor checkpoint say.
 PIPELINE_PARAMETERS: Final = {"max_new_tokens": 256, "do_sample": True, "temperature": 0.7}
@@ -110,8 +111,8 @@ class TextGeneration:
             ) from error
         return list(encoded["input_ids"])
 
-    def collate(self, rows: Sequence[Row]) -> Inputs:
-        return self._generator.collate(rows)
+    def collate(self, batch: Batch) -> Inputs:
+        return self._generator.collate(batch)
 
     def forward(self, inputs: Inputs) -> list[Generated | RequestError]:
         return self._generator.forward(inputs)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nlp_schemas import TokenClassificationParameters
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
@@ -103,8 +104,8 @@ class TokenClassification:
         row.context = window
         return row
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return self._encoder.collate(rows)
+    def collate(self, batch: Batch) -> dict[str, Any]:
+        return self._encoder.collate(batch.rows)
 
     def forward(self, inputs: dict[str, Any]) -> list[NDArray[np.float32]]:
         """Return the logits of each row's tokens, shape [tokens, labels], float32."""

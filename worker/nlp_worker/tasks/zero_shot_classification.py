@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
@@ -76,8 +77,8 @@ class ZeroShotClassification:
         truncated = any(truncated for _, truncated in fitted)
         return Prepared([row for row, _ in fitted], truncated, ANSWER_BYTES + len(request.inputs) + labels)
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return self._encoder.collate(rows)
+    def collate(self, batch: Batch) -> dict[str, Any]:
+        return self._encoder.collate(batch.rows)
 
     def forward(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]]:
         return self._encoder.logits(inputs)

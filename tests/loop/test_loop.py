@@ -193,6 +193,44 @@ def test_two_polls_are_in_flight_at_most_and_then_nothing_is_fetched() -> None:
     assert len(bench.executor.queue) == 2
 
 
+def test_the_second_poll_is_cut_just_before_the_device_runs_dry() -> None:
+    """What comes until then is in one poll, read when it comes, and given up with its partition all the same."""
+    bench = Bench(partitions=2, at_once=False)
+    # Until a batch has run a token is taken for a millisecond: two seconds.
+    bench.kafka.send({"id": "first", "inputs": "x" * 2_000})
+    bench.worker.run_once()
+    for number in range(3):
+        bench.kafka.send({"id": str(number), "inputs": "x"}, partition=number % 2)
+        bench.clock.now += 0.4
+        bench.worker.run_once()
+    assert len(bench.executor.queue) == 1
+    assert [entry.read for entry in bench.worker._waiting] == [True] * 3
+    bench.consumer.take([P1])
+    # A quarter of the two seconds is left for the first to be done sooner than was thought.
+    bench.clock.now += 0.35
+    bench.worker.run_once()
+    assert len(bench.executor.queue) == 2
+    assert [len(row.features["input_ids"]) for row in bench.executor.queue[1][0].rows] == [1, 1]
+    bench.executor.run_next()
+    bench.executor.run_next()
+    bench.worker.run_once()
+    assert [answer["id"] for answer in bench.publisher.answers()] == ["first", "0", "2"]
+
+
+def test_the_next_poll_is_cut_at_once_when_the_device_was_sooner_done() -> None:
+    """Whatever it was said to take."""
+    bench = Bench(at_once=False)
+    bench.kafka.send({"id": "first", "inputs": "x" * 4_000})
+    bench.worker.run_once()
+    bench.kafka.send({"id": "second", "inputs": "x" * 4_000})
+    bench.worker.run_once()
+    assert len(bench.executor.queue) == 1
+    bench.executor.run_next()
+    bench.worker.run_once()
+    assert len(bench.executor.queue) == 1
+    assert [answer["id"] for answer in bench.publisher.answers()] == ["first"]
+
+
 def test_a_poll_is_bounded_in_device_seconds_and_one_request_may_exceed_it_alone() -> None:
     """What does not fit waits; nothing is stuck when a single request is above the bound."""
     bench = Bench(limits=Limits(device_seconds=0.0))

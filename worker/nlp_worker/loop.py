@@ -6,6 +6,7 @@ which they were started, and committing the oldest finished one is always right:
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -15,8 +16,9 @@ import structlog
 from nlp_worker.breaker import Breaker
 from nlp_worker.errors import PublishError
 from nlp_worker.parts import Limits
-from nlp_worker.poll import Committed, Entry, Message, Poll, Record, Work
+from nlp_worker.poll import Committed, Message, Poll, Record, Work
 from nlp_worker.quarantine import Quarantine
+from nlp_worker.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +41,12 @@ LONG_POLL_MS: Final = 200
 #: Seconds between long polls while the device is busy: how late a rebalance may be noticed.
 LONG_POLL_INTERVAL: Final = 1.0
 
-#: Bytes of requests that are decoded, and of answers that are built, for one poll: what it holds in memory.
-POLL_REQUEST_BYTES: Final = 8 * 2**20
-POLL_ANSWER_BYTES: Final = 64 * 2**20
+#: Seconds before the device runs dry at which the next poll is cut at the latest: what planning it takes, and what this
+#: thread may be busy with meanwhile.
+LATEST_CUT: Final = 0.1
+
+#: Part of what a poll was said to take that it may be sooner done: so much earlier the next one is cut.
+SOONER: Final = 0.25
 
 
 class Worker:
@@ -66,10 +71,10 @@ class Worker:
         self._answering = answering
         self._limits = limits
         self._clock = clock
-        self._waiting: deque[Entry] = deque()
         self._polls: deque[Poll] = deque()
         # Two polls, and what waits.
         self._quarantine = Quarantine(consumer, (POLLS_IN_FLIGHT + 1) * limits.records)
+        self._waiting = Waiting(intake, planner, self._quarantine, limits)
         self._breaker = Breaker(limits.failures_in_a_row)
         self._planner = planner
         self._deferred: Poll | None = None
@@ -94,7 +99,7 @@ class Worker:
         records = self._poll()
         # Before the records are taken: those of a partition that was lost and has come back are new.
         self._disown()
-        self._waiting.extend(map(self._intake.entry, records))
+        self._waiting.add(records)
         self._start()
 
     def drain(self, seconds: float) -> None:
@@ -131,6 +136,8 @@ class Worker:
         """Publish and commit what is finished, oldest first."""
         while self._polls and self._polls[0].done and self._settle_oldest(self._polls[0], publish_seconds):
             self._polls.popleft()
+            if self._polls:
+                self._polls[0].began = self._clock.monotonic()
 
     def _settle_oldest(self, poll: Poll, publish_seconds: float) -> bool:
         for work in poll.work:
@@ -188,21 +195,34 @@ class Worker:
         alone = bool(self._polls and self._polls[-1].alone)
         return alone or len(self._polls) >= POLLS_IN_FLIGHT or self._rebalancing
 
+    @property
+    def _too_early(self) -> float:
+        """Seconds until the next poll is cut: until then records may come that it would be fuller with."""
+        if len(self._polls) != 1:
+            return 0.0
+        (poll,) = self._polls
+        left = poll.device_seconds - (self._clock.monotonic() - poll.began)
+        return max(left - max(LATEST_CUT, SOONER * poll.device_seconds), 0.0)
+
     def _poll(self) -> Sequence[Record]:
         room = self._limits.records - len(self._waiting)
+        too_early = self._too_early
+        wait = min(LONG_POLL_MS / 1000, too_early or math.inf)
         if self._full or room <= 0:
             self._consumer.pause()
-            finished = self._wait_for_device(LONG_POLL_MS / 1000)
-            if self._must_poll_long(busy=not finished):
+            finished = self._wait_for_device(wait)
+            if self._must_poll_long(busy=not finished and not too_early):
                 return self._long_poll(max_records=max(room, 1))
             return self._consumer.poll(0, max(room, 1))
         self._consumer.resume()
         idle = not self._polls and (self._held or not self._waiting)
-        if idle or self._must_poll_long(busy=True):
+        if idle or self._must_poll_long(busy=wait >= LONG_POLL_MS / 1000):
             return self._long_poll(max_records=room)
+        if too_early:
+            self._wait_for_device(wait)
         records = self._consumer.poll(0, room)
         if not records and not self._waiting:
-            self._wait_for_device(LONG_POLL_MS / 1000)
+            self._wait_for_device(wait)
         return records
 
     def _must_poll_long(self, *, busy: bool) -> bool:
@@ -235,7 +255,7 @@ class Worker:
             poll.disown(revoked)
         self._quarantine.forget(revoked)
         self._polls = deque(poll for poll in self._polls if not poll.empty)
-        self._waiting = deque(entry for entry in self._waiting if entry.partition not in revoked)
+        self._waiting.disown(revoked)
 
     def _start(self) -> None:
         # Held back, work starts after a poll: what it waits for is this member's rejoin, or the coordinator.
@@ -244,49 +264,22 @@ class Worker:
             if not self._quarantine.begin(self._waiting):
                 self._held = True
                 return
-            alone = self._quarantine.is_suspect(self._waiting[0])
+            alone = self._quarantine.is_suspect(self._waiting.first)
             if alone and self._polls:
                 return
-            entries = self._cut_suspect() if alone else self._cut()
+            if not alone:
+                # While the device computes this thread has nothing better to do.
+                self._waiting.read_ahead()
+                if self._too_early:
+                    return
+            entries = self._waiting.cut_suspect() if alone else self._waiting.cut()
             self._held = not entries
             if entries:
                 self._submit(Poll.of(entries, alone=alone))
 
     def _submit(self, poll: Poll) -> None:
         self._intake.expire(poll.entries)
+        poll.device_seconds = sum(map(self._planner.device_seconds, poll.entries))
+        poll.began = self._clock.monotonic()
         poll.work = [Work(self._executor.submit(batch), batch) for batch in self._planner.plan(poll)]
         self._polls.append(poll)
-
-    def _cut_suspect(self) -> list[Entry]:
-        """Take the next entry, which may end the process, when nothing else would be brought down with it."""
-        entry = self._waiting[0]
-        if not self._quarantine.attempt(entry):
-            return []
-        self._intake.read([entry])
-        return [self._waiting.popleft()]
-
-    def _cut(self) -> list[Entry]:
-        """Take entries in offset order until a bound of a poll is reached; one entry may exceed a bound alone."""
-        self._read_ahead()
-        taken: list[Entry] = []
-        seconds, answer_bytes = 0.0, 0
-        while self._waiting and self._waiting[0].read:
-            entry = self._waiting[0]
-            seconds += self._planner.device_seconds(entry)
-            answer_bytes += entry.output_bytes
-            if taken and (seconds > self._limits.device_seconds or answer_bytes > POLL_ANSWER_BYTES):
-                break
-            taken.append(self._waiting.popleft())
-        return taken
-
-    def _read_ahead(self) -> None:
-        """Decode and preprocess the next entries, as many as a poll could take, up to one that must run alone."""
-        unread: list[Entry] = []
-        request_bytes = 0
-        for entry in self._waiting:
-            request_bytes += entry.request_bytes
-            if (unread and request_bytes > POLL_REQUEST_BYTES) or self._quarantine.is_suspect(entry):
-                break
-            if not entry.read:
-                unread.append(entry)
-        self._intake.read(unread)

@@ -207,6 +207,10 @@ class Poll:
     """Its answers are acknowledged, and only their commit is missing."""
     alone: bool = False
     """Nothing may be in flight beside it."""
+    device_seconds: float = 0.0
+    """What it was said to take when it was planned."""
+    began: float = 0.0
+    """When it was the device's turn, in seconds of the monotonic clock."""
 
     @classmethod
     def of(cls, entries: list[Entry], *, alone: bool = False) -> Poll:

@@ -135,7 +135,8 @@ class FakeExecutor:
         batch, future = self.queue.popleft()
         if not future.set_running_or_notify_cancel():
             return
-        outputs = isolate(batch.rows, lambda rows: batch.task.forward(batch.task.collate(batch.part(rows))))
+        task: Any = batch.task
+        outputs = isolate(batch.rows, lambda rows: task.forward(task.collate(batch.part(rows))))
         future.set_result(BatchRun([_as_request_error(output) for output in outputs], 1_000.0, 0.001))
 
 

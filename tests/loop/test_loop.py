@@ -280,3 +280,21 @@ def test_a_member_without_partitions_polls_long() -> None:
     bench.consumer.take([P0])
     bench.settle(3)
     assert bench.consumer.timeouts == [LONG_POLL_MS] * 3
+
+
+def test_a_long_poll_beside_work_keeps_its_answers_waiting_only_as_long_as_that_takes() -> None:
+    """And is long enough to take part in a rebalance all the same; without work, or without partitions, it is whole."""
+    bench = Bench(at_once=False)
+    bench.settle(1)
+    bench.kafka.send({"id": "a", "inputs": "x" * 300})
+    bench.settle(1)
+    bench.clock.now += 1.2
+    bench.settle(1)
+    bench.executor.run_next()
+    bench.settle(1)
+    bench.kafka.send({"id": "b", "inputs": "x" * 1_000})
+    bench.settle(1)
+    bench.clock.now += 1.1
+    bench.consumer.take([P0])
+    bench.settle(1)
+    assert [timeout for timeout in bench.consumer.timeouts if timeout] == [200, 200, 50, 200, 200, 200]

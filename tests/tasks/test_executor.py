@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from nlp_worker.batching import Batch
 from nlp_worker.errors import DeviceLostError, InferenceFailedError, OutOfMemoryError
 from nlp_worker.executor import Executor
 from nlp_worker.poll import Row
+from nlp_worker.tasks.base import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,3 +138,123 @@ def test_batches_run_in_the_order_in_which_they_came(executor: Executor) -> None
     futures = [executor.submit(Batch(FakeTask(), rows(str(number)))) for number in range(50)]
     started = [future.result(timeout=10).started for future in futures]
     assert started == sorted(started)
+
+
+class Copy(Pending):
+    """Outputs of a device that computes by itself: they are there when the test says so."""
+
+    def __init__(self, task: Asynchronous, inputs: list[str]) -> None:
+        self._task = task
+        self._inputs = inputs
+        self.computed = Event()
+
+    @property
+    def ready(self) -> bool:
+        return self.computed.is_set()
+
+    def get(self) -> list[str]:
+        self._task.waited.set()
+        assert self.computed.wait(timeout=10)
+        if "lost on the way" in self._inputs:
+            raise ValueError("a failed kernel is told when its outputs are looked at")
+        return self._inputs
+
+
+class Asynchronous(FakeTask):
+    """Its forward returns before the device has computed anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[Copy] = []
+        self.begun = [Event() for _ in range(10)]
+        self.waited = Event()
+
+    def forward(self, inputs: list[str]) -> Any:
+        super().forward(inputs)
+        self.copies.append(Copy(self, inputs))
+        self.begun[len(self.copies) - 1].set()
+        return self.copies[-1]
+
+
+def hold(executor: Executor) -> Event:
+    """Keep the device thread busy until the event is set, so that several batches wait for it."""
+    release = Event()
+
+    class Held(FakeTask):
+        def forward(self, inputs: list[str]) -> list[str]:
+            assert release.wait(timeout=10)
+            return inputs
+
+    executor.submit(Batch(Held(), rows("held")))
+    return release
+
+
+def test_the_next_batch_is_behind_the_one_that_runs_before_that_is_waited_for(executor: Executor) -> None:
+    """The device goes from one to the next without a gap; each future has its own outputs, in order."""
+    task, release = Asynchronous(), hold(executor)
+    first, second = (executor.submit(Batch(task, rows(text))) for text in ("a", "b"))
+    release.set()
+    assert task.begun[1].wait(timeout=10)
+    assert not first.done()
+    task.copies[0].computed.set()
+    assert first.result(timeout=10).outputs == ["a"]
+    assert not second.done()
+    task.copies[1].computed.set()
+    assert second.result(timeout=10).outputs == ["b"]
+    assert second.result().idle == 0
+
+
+def test_the_last_batch_is_waited_for_at_once(executor: Executor) -> None:
+    """Nothing comes behind it that would."""
+    task = Asynchronous()
+    future = executor.submit(Batch(task, rows("a")))
+    assert task.waited.wait(timeout=10)
+    task.copies[0].computed.set()
+    assert future.result(timeout=10).outputs == ["a"]
+
+
+def test_a_batch_that_is_cancelled_behind_the_one_that_runs_holds_nothing_up(executor: Executor) -> None:
+    """Its poll was given up; the outputs of the one before are wanted all the same."""
+    task, release = Asynchronous(), hold(executor)
+    first, second = (executor.submit(Batch(task, rows(text))) for text in ("a", "b"))
+    assert second.cancel()
+    release.set()
+    assert task.waited.wait(timeout=10)
+    task.copies[0].computed.set()
+    assert first.result(timeout=10).outputs == ["a"]
+
+
+def test_what_fails_on_the_way_is_isolated(executor: Executor) -> None:
+    """Of the batch that failed each row is tried apart; the one behind it, which had begun, has its outputs."""
+    task, release = Asynchronous(), hold(executor)
+    first = executor.submit(Batch(task, rows("a", "lost on the way")))
+    second = executor.submit(Batch(task, rows("b")))
+    release.set()
+    assert task.begun[1].wait(timeout=10)
+    for number in range(4):
+        assert task.begun[number].wait(timeout=10)
+        task.copies[number].computed.set()
+    good, bad = first.result(timeout=10).outputs
+    assert (good, second.result(timeout=10).outputs) == ("a", ["b"])
+    assert isinstance(bad, InferenceFailedError)
+
+
+def test_where_memory_is_short_for_the_next_batch_the_one_that_runs_is_finished_first(executor: Executor) -> None:
+    """Its memory is free then; the other is halved as ever."""
+
+    class Short(Asynchronous):
+        def forward(self, inputs: list[str]) -> Any:
+            if len(inputs) > 1:
+                raise OutOfMemoryError("too much")
+            return super().forward(inputs)
+
+    task, release = Short(), hold(executor)
+    first, second = executor.submit(Batch(task, rows("a"))), executor.submit(Batch(task, rows("b", "c")))
+    release.set()
+    for number in range(3):
+        assert task.begun[number].wait(timeout=10)
+        task.copies[number].computed.set()
+        if number == 0:
+            assert first.result(timeout=10).outputs == ["a"]
+    assert second.result(timeout=10).outputs == ["b", "c"]
+    assert second.result().fitted == 1

@@ -229,7 +229,8 @@ def test_numbers_are_the_shortest_that_are_the_same_float32(bench_of: Callable[.
     numbers = [number for vector in vectors[0] for number in vector]
     assert numbers == [float(str(np.float32(number))) for number in numbers]
     row = bench.task.preprocess([FeatureExtractionRequest(inputs=SENTENCES[3])])[0].rows[0]  # type: ignore[union-attr]
-    (exact,) = bench.task.forward(bench.task.collate(Batch(bench.task, [row])))
+    task: Any = bench.task
+    (exact,) = task.forward(bench.task.collate(Batch(bench.task, [row])))
     assert np.array_equal(np.array(vectors[0], dtype=np.float32), exact)
 
 

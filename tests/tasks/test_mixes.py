@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from drawn_requests import BROKEN, GENERATING, POISON, SERVED, plain, requests
 from nlp_schemas import TaskName
-from nlp_worker.tasks.packing import by_row
 from same_answers import assert_same
 from task_bench import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from task_bench import TaskBench
@@ -80,6 +79,14 @@ def poison(bench: TaskBench, kind: str) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def by_row(values: torch.Tensor, inputs: dict[str, Any]) -> Sequence[torch.Tensor]:
+    """What is each row's of what the model was given, or gave, padded or packed."""
+    if (borders := inputs.get("cu_seq_lens_q")) is not None:
+        return torch.split(values[0], borders.diff().tolist())
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    return [of_row[:length] for of_row, length in zip(values, lengths, strict=True)]
 
 
 class _Poison:

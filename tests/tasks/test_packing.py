@@ -60,7 +60,7 @@ def rows_of(bench: TaskBench) -> list[Row]:
 
 def run(bench: TaskBench, rows: Sequence[Row]) -> list[list[np.ndarray[Any, Any]]]:
     """Of each row, the arrays that the task's forward returns."""
-    outputs = bench.task.forward(bench.task.collate(Batch(bench.task, rows)))
+    outputs: Any = bench.task.forward(bench.task.collate(Batch(bench.task, rows)))
     return [list(map(np.asarray, output)) if isinstance(output, tuple) else [np.asarray(output)] for output in outputs]
 
 

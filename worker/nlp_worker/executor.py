@@ -5,12 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nlp_worker.errors import InferenceFailedError, OutOfMemoryError, RequestError
 from nlp_worker.isolation import isolate
 from nlp_worker.poll import BatchRun
 from nlp_worker.progress import Progress, Stopped
+from nlp_worker.tasks.base import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,12 +22,32 @@ if TYPE_CHECKING:
     from nlp_worker.poll import Row
 
 
+Output = TypeVar("Output")
+
+
 def _as_it_is(error: Exception) -> Exception:
     return error
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """A batch that was begun, to be computed at once: what came of that is isolated only when it has failed."""
+
+    batch: Batch
+    future: Future[BatchRun]
+    started: float
+    """Seconds since 1970."""
+    began: float
+    """Seconds of the monotonic clock."""
+    outcome: Sequence[Any] | Pending | BaseException | None
+    """None when it was looked at."""
+
+
 class Executor:
     """One device, one thread.
+
+    Where the device computes by itself (CUDA) the next batch is collated, and put behind it, before this thread waits
+    for the outputs of the one that runs: the device goes from one to the next without a gap.
 
     Args:
         translate: Returns what an exception of a forward means, or the exception itself: a FatalError ends the
@@ -41,6 +63,11 @@ class Executor:
         self._thread = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="device", initializer=self.progress.watch_thread
         )
+        # Batches; each is counted on by one thread alone.
+        self._submitted = self._begun = 0
+        # Of the device thread: what the device may still compute, and since when it has computed all before.
+        self._underway: _Attempt | None = None
+        self._free_since = clock.monotonic()
 
     def submit(self, batch: Batch) -> Future[BatchRun]:
         """Run the batch when those before it are done.
@@ -48,39 +75,84 @@ class Executor:
         A row that fails, alone, has its error for an output; the future itself raises for a FatalError, and Stopped
         for what was given up.
         """
-        self._last = self._thread.submit(self._run, batch)
-        return self._last
+        future: Future[BatchRun] = Future()
+        self._last = future
+        self._submitted += 1
+        self._thread.submit(self._run, batch, future)
+        return future
 
     @property
     def busy(self) -> bool:
         """Whether a batch runs, or waits for its turn."""
         return self._last is not None and not self._last.done()
 
-    def _run(self, batch: Batch) -> BatchRun:
+    def _run(self, batch: Batch, future: Future[BatchRun]) -> None:
+        self._begun += 1
+        attempt = self._begin(batch, future) if future.set_running_or_notify_cancel() else None
+        before, self._underway = self._underway, None
+        if before is not None:
+            self._finish(before)
+        if attempt is None:
+            return
+        pending = isinstance(attempt.outcome, Pending) and not attempt.outcome.ready
+        if pending and self._begun < self._submitted:
+            self._underway = attempt
+        else:
+            self._finish(attempt)
+
+    def _begin(self, batch: Batch, future: Future[BatchRun]) -> _Attempt:
         started, began = self._clock.time(), self._clock.monotonic()
+        outcome: Sequence[Any] | Pending | BaseException
+        try:
+            outcome = self._forward(batch)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to this batch's future
+            outcome = error
+        return _Attempt(batch, future, started, began, outcome)
+
+    def _finish(self, attempt: _Attempt) -> None:
+        try:
+            run = self._isolated(attempt)
+        except BaseException as error:  # noqa: BLE001 - a FatalError, or Stopped: the control thread's to see
+            attempt.future.set_exception(error)
+        else:
+            attempt.future.set_result(run)
+
+    def _isolated(self, attempt: _Attempt) -> BatchRun:
         memory_was_short = False
         fitted = 0
 
         def run_part(rows: Sequence[Row]) -> Sequence[Any]:
             nonlocal memory_was_short, fitted
-            part = batch.part(rows)
+            part = attempt.batch.part(rows)
+            outcome, attempt.outcome = attempt.outcome, None
             try:
-                outputs = self._forward(part)
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                outputs = self._outputs(outcome if outcome is not None else self._forward(part))
             except OutOfMemoryError:
                 memory_was_short = True
                 raise
             fitted = max(fitted, part.size)
             return outputs
 
-        outputs = isolate(batch.rows, run_part)
-        seconds = self._clock.monotonic() - began
+        outputs = isolate(attempt.batch.rows, run_part)
         outputs = [_request_error(output) if isinstance(output, Exception) else output for output in outputs]
-        return BatchRun(outputs, started, seconds, fitted if memory_was_short else None)
+        before, self._free_since = self._free_since, self._clock.monotonic()
+        seconds = self._free_since - max(before, attempt.began)
+        idle = max(attempt.began - before, 0.0)
+        return BatchRun(outputs, attempt.started, seconds, fitted if memory_was_short else None, idle)
 
-    def _forward(self, part: Batch) -> Sequence[Any]:
+    def _forward(self, part: Batch) -> Sequence[Any] | Pending:
         self.progress.step()
+        return self._guarded(lambda: part.task.forward(part.task.collate(part)))
+
+    def _outputs(self, outcome: Sequence[Any] | Pending) -> Sequence[Any]:
+        return self._guarded(outcome.get) if isinstance(outcome, Pending) else outcome
+
+    def _guarded(self, compute: Callable[[], Output]) -> Output:
+        """Raise what an error of the device, or of a task, means."""
         try:
-            return part.task.forward(part.task.collate(part))
+            return compute()
         except Stopped:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs one request and not its neighbours

@@ -41,6 +41,9 @@ LONG_POLL_MS: Final = 200
 #: Seconds between long polls while the device is busy: how late a rebalance may be noticed.
 LONG_POLL_INTERVAL: Final = 1.0
 
+#: Milliseconds of a long poll beside work that will be done sooner: its answers wait meanwhile.
+SHORT_LONG_POLL_MS: Final = 50
+
 #: Seconds before the device runs dry at which the next poll is cut at the latest: what planning it takes, and what this
 #: thread may be busy with meanwhile.
 LATEST_CUT: Final = 0.1
@@ -200,9 +203,12 @@ class Worker:
         """Seconds until the next poll is cut: until then records may come that it would be fuller with."""
         if len(self._polls) != 1:
             return 0.0
-        (poll,) = self._polls
-        left = poll.device_seconds - (self._clock.monotonic() - poll.began)
-        return max(left - max(LATEST_CUT, SOONER * poll.device_seconds), 0.0)
+        return max(self._left - max(LATEST_CUT, SOONER * self._polls[0].device_seconds), 0.0)
+
+    @property
+    def _left(self) -> float:
+        """Seconds until the oldest poll is done, by what it was said to take."""
+        return self._polls[0].began + self._polls[0].device_seconds - self._clock.monotonic()
 
     def _poll(self) -> Sequence[Record]:
         room = self._limits.records - len(self._waiting)
@@ -231,7 +237,10 @@ class Worker:
         return self._rebalancing or not self._consumer.assigned or (busy and overdue)
 
     def _long_poll(self, max_records: int) -> Sequence[Record]:
-        records = self._consumer.poll(LONG_POLL_MS, max_records)
+        timeout_ms = LONG_POLL_MS
+        if self._polls and self._consumer.assigned and not self._rebalancing:
+            timeout_ms = min(max(int(1000 * self._left), SHORT_LONG_POLL_MS), LONG_POLL_MS)
+        records = self._consumer.poll(timeout_ms, max_records)
         self._last_long_poll = self._clock.monotonic()
         return records
 

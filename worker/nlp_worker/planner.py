@@ -93,6 +93,7 @@ class Planner:
             tokens=batch.tokens,
             padded_tokens=batch.padded_tokens,
             device_ms=round(run.seconds * 1000, 1),
+            idle_ms=round(run.idle * 1000, 1),
         )
 
     def _take_in(self, batch: Batch, run: BatchRun) -> None:

@@ -93,6 +93,8 @@ class BatchRun(NamedTuple):
     seconds: float
     fitted: int | None = None
     """Where the device's memory was short: tokens of the largest part of the batch that it was enough for, or 0."""
+    idle: float = 0.0
+    """Seconds that the device had nothing to do before it."""
 
 
 @dataclass(slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -36,6 +37,19 @@ class Finished:
     output_tokens: int | None = None
     finish_reasons: Sequence[FinishReason] | None = None
     """Both where text is generated, and nowhere else."""
+
+
+class Pending(ABC):
+    """Outputs of a batch that the device may still compute."""
+
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether `get` returns at once."""
+
+    @abstractmethod
+    def get(self) -> Sequence[Any]:
+        """Wait for the device; return one output for each row, on the CPU."""
 
 
 class Task(Protocol):
@@ -75,8 +89,8 @@ class Task(Protocol):
         """Make a batch: tensors on the device, padded to [rows, longest] with a mask, or packed to [1, all tokens]."""
         ...
 
-    def forward(self, inputs: Any) -> Sequence[Any]:
-        """Run the model; one output for each row, on the CPU."""
+    def forward(self, inputs: Any) -> Sequence[Any] | Pending:
+        """Run the model; one output for each row, on the CPU, or on its way there."""
         ...
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from nlp_worker.errors import InputTooLongError, InvalidRequestError, RequestError
 from nlp_worker.poll import Row
 from nlp_worker.tasks.packing import may_pack, pack, trial_rows, try_packing
+from nlp_worker.tasks.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,13 @@ class Encoded:
         self.word_ids: list[int | None] = encoding.word_ids
         self.sequence_ids: list[int | None] = encoding.sequence_ids
         self.special_tokens_mask: list[int] = encoding.special_tokens_mask
+
+
+class Collated(NamedTuple):
+    """A batch on the device, and what is known of it without asking the device."""
+
+    tensors: dict[str, Any]
+    rows: Sequence[Row]
 
 
 class Encoder:
@@ -227,7 +235,7 @@ def pad(
         for name, values in row.features.items():
             arrays[name][index, place] = values
     tensors = {**arrays, "attention_mask": mask}
-    return {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
+    return {name: to_device(array, device) for name, array in tensors.items()}
 
 
 def max_length(tokenizer: Any, model: Any) -> int:

@@ -12,9 +12,10 @@ import torch
 
 from nlp_schemas import FeatureExtractionRequest, FeatureExtractionResult, Request, TaskName
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
-from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
+from nlp_worker.tasks.encoder import Collated, Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats
 from nlp_worker.tasks.packing import by_row
+from nlp_worker.tasks.transfer import from_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
+    from nlp_worker.tasks.base import Pending
 
 #: Bytes of one number: an estimate for the memory of a poll.
 NUMBER_BYTES: Final = 14
@@ -74,18 +76,15 @@ class FeatureExtraction:
         vectors = row.length if parameters.pooling is None else 1
         return Prepared([row], truncated, ANSWER_BYTES + vectors * self._width * NUMBER_BYTES)
 
-    def collate(self, batch: Batch) -> tuple[dict[str, Any], list[Wanted]]:
-        return self._encoder.collate(batch.rows), [row.parameters for row in batch.rows]
+    def collate(self, batch: Batch) -> Collated:
+        return Collated(self._encoder.collate(batch.rows), batch.rows)
 
     @torch.inference_mode()
-    def forward(self, inputs: tuple[dict[str, Any], list[Wanted]]) -> list[NDArray[np.float32]]:
+    def forward(self, inputs: Collated) -> Sequence[NDArray[np.float32]] | Pending:
         """Return each row's vectors, float32: shape [tokens, hidden], or pooled [hidden]."""
-        tensors, wanted = inputs
-        hidden = self._encoder.forward(tensors)[0].float()
-        return [
-            _pooled(of_row, *of_wanted).cpu().numpy()
-            for of_row, of_wanted in zip(by_row(hidden, tensors), wanted, strict=True)
-        ]
+        hidden = by_row(self._encoder.forward(inputs.tensors)[0].float(), inputs.rows)
+        vectors = [_pooled(of_row, *row.parameters) for of_row, row in zip(hidden, inputs.rows, strict=True)]
+        return from_device(lambda *vectors: [of_row.numpy() for of_row in vectors], *vectors)
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         del request

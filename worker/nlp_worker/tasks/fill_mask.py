@@ -5,6 +5,7 @@ The steps of ``transformers.FillMaskPipeline`` (transformers 5).
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -14,9 +15,10 @@ from nlp_schemas import Filling, FillMaskRequest, FillMaskResult, Request, TaskN
 from nlp_schemas.understanding import MAX_FILLINGS
 from nlp_worker.errors import CheckpointError, InputTooLongError, InvalidRequestError
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
-from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
+from nlp_worker.tasks.encoder import Collated, Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats
 from nlp_worker.tasks.packing import by_row
+from nlp_worker.tasks.transfer import from_device, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
+    from nlp_worker.tasks.base import Pending
 
 #: Bytes of logits, float32, of one batch: a large vocabulary (250,000) allows 1,000 tokens.
 LOGITS_BYTES: Final = 2**30
@@ -112,15 +115,30 @@ class FillMask:
         ids = self._tokenizer(target, add_special_tokens=False)["input_ids"]
         return int(ids[0]) if ids else None
 
-    def collate(self, batch: Batch) -> tuple[dict[str, Any], list[Wanted]]:
-        return self._encoder.collate(batch.rows), [row.parameters for row in batch.rows]
+    def collate(self, batch: Batch) -> Collated:
+        return Collated(self._encoder.collate(batch.rows), batch.rows)
 
     @torch.inference_mode()
-    def forward(self, inputs: tuple[dict[str, Any], list[Wanted]]) -> list[Best]:
-        tensors, wanted = inputs
-        logits = by_row(self._encoder.forward(tensors).logits, tensors)
-        masked = by_row(tensors["input_ids"] == self._mask, tensors)
-        return [_best(*of_row) for of_row in zip(logits, masked, wanted, strict=True)]
+    def forward(self, inputs: Collated) -> Sequence[Best] | Pending:
+        logits = by_row(self._encoder.forward(inputs.tensors).logits, inputs.rows)
+        best = [self._best(*each) for each in zip(logits, inputs.rows, strict=True)]
+
+        def of_rows(*tensors: torch.Tensor) -> list[Best]:
+            arrays = [tensor.numpy() for tensor in tensors]
+            return [Best(*each) for each in zip(arrays[::2], arrays[1::2], strict=True)]
+
+        return from_device(of_rows, *itertools.chain.from_iterable(best))
+
+    def _best(self, logits: torch.Tensor, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scores and ids of each mask's best tokens; scores are of the whole vocabulary, whatever is wanted."""
+        wanted: Wanted = row.parameters
+        masks = np.flatnonzero(np.array(row.features["input_ids"]) == self._mask)
+        probabilities = logits[to_device(masks, logits.device)].float().softmax(dim=-1)
+        if wanted.targets is None:
+            return probabilities.topk(wanted.top_k)
+        targets = to_device(np.array(wanted.targets), logits.device)
+        scores, indices = probabilities[:, targets].topk(wanted.top_k)
+        return scores, targets[indices]
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         del request
@@ -153,15 +171,3 @@ class FillMask:
         for row in rows:
             row.parameters = Wanted(1, None)
         return rows
-
-
-def _best(logits: torch.Tensor, masked: torch.Tensor, wanted: Wanted) -> Best:
-    """Return the best tokens of each mask; the scores are of the whole vocabulary, whatever may be chosen from it."""
-    probabilities = logits[masked].float().softmax(dim=-1)
-    if wanted.targets is None:
-        scores, tokens = probabilities.topk(wanted.top_k)
-    else:
-        targets = torch.tensor(wanted.targets, device=logits.device)
-        scores, indices = probabilities[:, targets].topk(wanted.top_k)
-        tokens = targets[indices]
-    return Best(scores.cpu().numpy(), tokens.cpu().numpy())

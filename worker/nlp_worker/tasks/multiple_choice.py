@@ -14,6 +14,7 @@ from nlp_schemas import Choice, MultipleChoiceRequest, MultipleChoiceResult, Req
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
 from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
+from nlp_worker.tasks.transfer import from_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
+    from nlp_worker.tasks.base import Pending
     from nlp_worker.tasks.encoder import Texts
 
 #: Bytes of one choice: an estimate for the memory of a poll.
@@ -75,9 +77,10 @@ class MultipleChoice:
     def collate(self, batch: Batch) -> dict[str, Any]:
         return self._encoder.collate(batch.rows)
 
-    def forward(self, inputs: dict[str, Any]) -> list[np.float32]:
+    def forward(self, inputs: dict[str, Any]) -> Sequence[np.float32] | Pending:
         """Return the logit of each row, float32."""
-        return list(self._encoder.forward(inputs).logits.float().cpu().numpy()[:, 0])
+        logits = self._encoder.forward(inputs).logits.float()
+        return from_device(lambda logits: list(logits.numpy()[:, 0]), logits)
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         del request

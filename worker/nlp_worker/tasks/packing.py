@@ -18,9 +18,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from nlp_worker.poll import Row
+from nlp_worker.tasks.transfer import to_device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 log = structlog.get_logger()
 
@@ -60,22 +61,22 @@ def pack(rows: Sequence[Row], padding: int, device: torch.device) -> dict[str, A
     before = np.concatenate([[0], count])[borders[:-1]]
     arrays["position_ids"] = (count - before.repeat(lengths)) * counted + padding
     return {
-        **{name: torch.from_numpy(array).unsqueeze(0).to(device) for name, array in arrays.items()},
-        "cu_seq_lens_q": torch.from_numpy(borders.astype(np.int32)).to(device),
+        **{name: to_device(array[np.newaxis], device) for name, array in arrays.items()},
+        "cu_seq_lens_q": to_device(borders.astype(np.int32), device),
         "max_length_q": int(lengths.max()),
     }
 
 
-def by_row(values: torch.Tensor, inputs: Mapping[str, Any]) -> Sequence[torch.Tensor]:
+def by_row(values: torch.Tensor, rows: Sequence[Row]) -> Sequence[torch.Tensor]:
     """Return what is each row's of a value for each token, shape [tokens, ...] each.
 
     Args:
         values: Shape [rows, longest, ...], or packed [1, tokens of all rows, ...].
-        inputs: The batch, padded or packed.
+        rows: Of the batch. Their lengths are known without asking the device, which would be waited for.
     """
-    if (borders := inputs.get("cu_seq_lens_q")) is not None:
-        return torch.split(values[0], borders.diff().tolist())
-    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    lengths = [row.length for row in rows]
+    if len(values) == 1:
+        return torch.split(values[0], lengths)
     return [of_row[:length] for of_row, length in zip(values, lengths, strict=True)]
 
 

@@ -13,14 +13,16 @@ import numpy as np
 from nlp_schemas import QuestionAnsweringRequest, QuestionAnsweringResult, Request, Span, TaskName
 from nlp_worker.errors import CheckpointError, InvalidRequestError
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
-from nlp_worker.tasks.encoder import Encoded, Encoder, expect, prepared_or_error
+from nlp_worker.tasks.encoder import Collated, Encoded, Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
 from nlp_worker.tasks.packing import by_row
+from nlp_worker.tasks.transfer import from_device
 from nlp_worker.tasks.windows import Window, cut_windows, room_for_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
     from numpy.typing import NDArray
 
     from nlp_schemas import QuestionAnsweringParameters
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
+    from nlp_worker.tasks.base import Pending
 
 #: Tokens of a window, and that windows have in common, where the request does not say: the pipeline's.
 MAX_SEQ_LEN: Final = 384
@@ -94,13 +97,17 @@ class QuestionAnswering:
         row.context = window
         return row
 
-    def collate(self, batch: Batch) -> dict[str, Any]:
-        return self._encoder.collate(batch.rows)
+    def collate(self, batch: Batch) -> Collated:
+        return Collated(self._encoder.collate(batch.rows), batch.rows)
 
-    def forward(self, inputs: dict[str, Any]) -> list[Logits]:
-        output = self._encoder.forward(inputs)
-        starts, ends = (by_row(logits.float().cpu(), inputs) for logits in (output.start_logits, output.end_logits))
-        return [Logits(start.numpy(), end.numpy()) for start, end in zip(starts, ends, strict=True)]
+    def forward(self, inputs: Collated) -> Sequence[Logits] | Pending:
+        output = self._encoder.forward(inputs.tensors)
+
+        def of_rows(*logits: torch.Tensor) -> list[Logits]:
+            starts, ends = (by_row(values, inputs.rows) for values in logits)
+            return [Logits(start.numpy(), end.numpy()) for start, end in zip(starts, ends, strict=True)]
+
+        return from_device(of_rows, output.start_logits.float(), output.end_logits.float())
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         asked = expect(request, QuestionAnsweringRequest)

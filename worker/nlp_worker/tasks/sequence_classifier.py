@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nlp_worker.tasks.encoder import Encoder
+from nlp_worker.tasks.transfer import from_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nlp_schemas import Truncation
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
+    from nlp_worker.tasks.base import Pending
     from nlp_worker.tasks.encoder import Texts
 
 
@@ -41,10 +43,10 @@ class SequenceClassifier(Encoder):
         return row, truncated
 
     @torch.inference_mode()
-    def logits(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]]:
+    def logits(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]] | Pending:
         """Return the logits of each row, shape [labels], float32."""
         logits = self.forward(inputs).logits if self._head is None else self._of_last_tokens(inputs)
-        return list(logits.float().cpu().numpy())
+        return from_device(lambda logits: list(logits.numpy()), logits.float())
 
     def _of_last_tokens(self, inputs: dict[str, Any]) -> Any:
         hidden = self.model.base_model(**inputs, **self._use_cache)[0]

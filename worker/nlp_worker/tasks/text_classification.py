@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
+    from nlp_worker.tasks.base import Pending
     from nlp_worker.tasks.encoder import Texts
 
 #: Bytes of one label with its score: an estimate for the memory of a poll.
@@ -59,7 +60,7 @@ class TextClassification:
     def collate(self, batch: Batch) -> dict[str, Any]:
         return self._encoder.collate(batch.rows)
 
-    def forward(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]]:
+    def forward(self, inputs: dict[str, Any]) -> Sequence[NDArray[np.float32]] | Pending:
         return self._encoder.logits(inputs)
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:

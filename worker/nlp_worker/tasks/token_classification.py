@@ -16,9 +16,10 @@ from transformers.pipelines.token_classification import AggregationStrategy
 from nlp_schemas import Request, TaskName, TokenClassificationRequest, TokenClassificationResult
 from nlp_worker.errors import InputTooLongError, InvalidRequestError
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
-from nlp_worker.tasks.encoder import Encoder, expect, prepared_or_error
+from nlp_worker.tasks.encoder import Collated, Encoder, expect, prepared_or_error
 from nlp_worker.tasks.numbers import shortest_floats, softmax
 from nlp_worker.tasks.packing import by_row
+from nlp_worker.tasks.transfer import from_device
 from nlp_worker.tasks.windows import Window, cut_windows, first_window
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from nlp_worker.errors import RequestError
     from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
+    from nlp_worker.tasks.base import Pending
 
 #: Bytes of one entity: an estimate for the memory of a poll.
 ENTITY_BYTES: Final = 120
@@ -104,13 +106,13 @@ class TokenClassification:
         row.context = window
         return row
 
-    def collate(self, batch: Batch) -> dict[str, Any]:
-        return self._encoder.collate(batch.rows)
+    def collate(self, batch: Batch) -> Collated:
+        return Collated(self._encoder.collate(batch.rows), batch.rows)
 
-    def forward(self, inputs: dict[str, Any]) -> list[NDArray[np.float32]]:
+    def forward(self, inputs: Collated) -> Sequence[NDArray[np.float32]] | Pending:
         """Return the logits of each row's tokens, shape [tokens, labels], float32."""
-        logits = self._encoder.forward(inputs).logits.float().cpu()
-        return [of_row.numpy() for of_row in by_row(logits, inputs)]
+        logits = self._encoder.forward(inputs.tensors).logits.float()
+        return from_device(lambda logits: [of_row.numpy() for of_row in by_row(logits, inputs.rows)], logits)
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         asked = expect(request, TokenClassificationRequest)

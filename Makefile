@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 JARS := .kafka/libs/.collected
 
-.PHONY: install demo test test-all faults lint bench bench-delivery kafka clean
+.PHONY: install demo test test-all faults lint bench kafka clean
 
 install: $(INSTALLED)
 
@@ -40,15 +40,12 @@ lint: install
 	$(BIN)/mypy -n 2 schemas worker tests benchmarks scripts
 	$(BIN)/lint-imports --no-cache
 
-# Run it alone: a quarter of an hour of two cores. Tables; and figures and plots, which go to benchmarks/results/.
-bench: install
-	$(BIN)/python -m benchmarks.padding
-	$(BIN)/python -m benchmarks.loop
-	$(BIN)/python -m benchmarks.throughput
+# Run it alone: an hour or more of two cores. Tables; and figures and plots, which go to benchmarks/results/. `make bench-loop`
+# runs one of them; beside these there are bench-delivery (what exactly once costs) and bench-gpu (all that a GPU changes).
+bench: $(addprefix bench-,padding stages loop throughput latency planner tasks generation scaling backlog)
 
-# What exactly once costs, beside at least once.
-bench-delivery: install
-	$(BIN)/python -m benchmarks.delivery
+bench-%: install
+	$(BIN)/python -m benchmarks.$*
 
 # The jars of Apache Kafka, as tests/kafka/pom.xml names them.
 kafka: $(JARS)

@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from benchmarks.lengths import SEED, natural
+from benchmarks.models import device_name, device_of, file_name, quiet, serve
 from benchmarks.report import Panel, Report, take_turns
 from checkpoints import SENTENCES, build_checkpoint
 from nlp_schemas import REQUESTS, TaskName
 from nlp_worker.batching import Batch
 from nlp_worker.errors import RequestError
 from nlp_worker.executor import Executor
-from nlp_worker.models import load
 from nlp_worker.planner import Planner
 from nlp_worker.poll import Entry, Poll
 from nlp_worker.settings import load_settings
@@ -65,6 +64,8 @@ PAGE: Final = 256
 @click.option("--device", default="auto", help="As the worker's setting.")
 def main(*, requests: int, rounds: int, layers: int, width: int, batch_tokens: int, threads: int, device: str) -> None:
     """Measure all contestants, in turn."""
+    quiet()
+    where = device_of(device)
     with tempfile.TemporaryDirectory() as folder:
         task = _task(Path(folder), layers, width, threads, device)
     contest = Contest(task, requests, batch_tokens)
@@ -79,11 +80,12 @@ def main(*, requests: int, rounds: int, layers: int, width: int, batch_tokens: i
     )
     static = next(iter(rates.values())).median
     report = Report(
-        name="generation",
+        name=file_name("generation", where),
         title="Text generation, outputs of 4 to 200 tokens",
         settings={
             "requests": requests,
             "model": f"GPT-2, {layers} layers of {width}",
+            "device": device_name(where),
             "batch_tokens": batch_tokens,
             "threads": threads,
             "rounds": rounds,
@@ -191,10 +193,7 @@ def _task(folder: Path, layers: int, width: int, threads: int, device: str) -> T
     # No text ends but where it is told to.
     file = folder / "generation_config.json"
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"eos_token_id": None}), encoding="utf-8")
-    settings = load_settings({"model": [f"{TASK}={folder}"], "threads": threads, "device": device})
-    (task,) = load(settings)[TASK].values()
-    torch.set_num_threads(threads)
-    return task
+    return serve(TASK, folder, threads=threads, device=device)
 
 
 if __name__ == "__main__":

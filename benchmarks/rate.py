@@ -12,9 +12,10 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Final, Self
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import CoordinatorNotAvailableError
 
-from apache_kafka import RunningKafka, free_ports
+from apache_kafka import ApacheKafka, RunningKafka, free_ports, why_not
 from nlp_schemas import TaskName, dead_letter_topic, requests_topic, results_topic
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ NO_MODEL: Final = (sys.executable, "-m", __name__ if __name__ != "__main__" else
 #: Seconds between two looks at how much is answered: a look takes a millisecond of a core that the worker could use.
 LOOK_SECONDS: Final = 0.02
 
+#: Milliseconds that a transaction of ours may take, a million requests: as long as the broker allows by default.
+TRANSACTION_MS: Final = 900_000
+
 
 def run_command(checkpoint: Path, threads: int = 1, *options: str) -> list[str]:
     """Return the command of a worker that serves a checkpoint."""
@@ -49,17 +53,23 @@ class Topics:
         topics.send(texts)
         with topics.worker(command):
             topics.wait(len(texts))
+
+    Args:
+        broker: The topics are created there.
+        partitions: Of each topic.
+        linger_ms: How long a request may wait in the producer for others.
     """
 
-    def __init__(self, broker: RunningKafka) -> None:
+    def __init__(self, broker: RunningKafka, partitions: int = PARTITIONS, linger_ms: int = 5) -> None:
         self._prefix = f"bench-{uuid.uuid4().hex[:8]}"
         self._broker = broker
+        self._partitions = partitions
         for topic in (requests_topic, results_topic, dead_letter_topic):
-            broker.create_topic(topic(TASK, self._prefix), PARTITIONS)
-        servers = broker.bootstrap_servers
-        self._producer = KafkaProducer(bootstrap_servers=servers, linger_ms=5, batch_size=128 * 2**10)
-        self._reader = KafkaConsumer(bootstrap_servers=servers, isolation_level="read_committed")
-        self._process: subprocess.Popen[bytes] | None = None
+            broker.create_topic(topic(TASK, self._prefix), partitions)
+        self._settings = {**broker.client, "linger_ms": linger_ms, "batch_size": 128 * 2**10}
+        self._producer = KafkaProducer(**self._settings)
+        self._reader = KafkaConsumer(**broker.client, isolation_level="read_committed")
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -69,24 +79,70 @@ class Topics:
         self._producer.close()
 
     @contextlib.contextmanager
-    def worker(self, command: Sequence[str], **settings: str) -> Iterator[None]:
-        """Run a worker for the topics; it gets its settings, and where the topics are, from the environment."""
+    def worker(self, command: Sequence[str], **settings: str) -> Iterator[int]:
+        """Run a worker for the topics, and give its process id.
+
+        It gets its settings, and where the topics are, from the environment.
+        """
         settings |= {"bootstrap_servers": self._broker.bootstrap_servers}
         settings |= {"topic_prefix": self._prefix, "group": self._prefix}
         environment = {f"NLP_WORKER_{name.upper()}": value for name, value in settings.items()}
-        self._process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
+        self._processes.append(process)
         try:
-            yield
+            yield process.pid
         finally:
-            self._process.kill()
-            self._process.wait()
+            self._processes.remove(process)
+            process.kill()
+            process.wait()
+
+    def joined(self) -> None:
+        """Wait until every worker has partitions, and every partition a worker.
+
+        Raises:
+            RuntimeError: a worker ended.
+        """
+        with contextlib.closing(KafkaAdminClient(**self._broker.client)) as admin:
+            while not self._shared_out(admin):
+                self.check()
+                time.sleep(LOOK_SECONDS)
+
+    def _shared_out(self, admin: KafkaAdminClient) -> bool:
+        try:
+            group = admin.describe_groups([self._prefix])[self._prefix]
+        except CoordinatorNotAvailableError:
+            return False  # a new broker: the first member makes it set up what it keeps of groups
+        given = [member["member_assignment"] for member in group["members"]]
+        shares = [sum(len(topic["partitions"]) for topic in each["assigned_partitions"]) for each in given if each]
+        settled = group["group_state"] == "Stable" and sum(shares) == self._partitions
+        return settled and len(shares) == len(self._processes) and all(shares)
+
+    def request(self, number: int, text: str) -> None:
+        """Send a request, and do not wait for the broker; its answer has the key ``str(number)``."""
+        self._request(self._producer, number, text)
 
     def send(self, texts: Iterable[str]) -> None:
         """Send a request for each text, and wait until the broker has them all."""
         for number, text in enumerate(texts):
-            value = json.dumps({"id": f"r-{number}", "inputs": text}).encode()
-            self._producer.send(requests_topic(TASK, self._prefix), value=value, key=str(number).encode())
+            self.request(number, text)
         self._producer.flush()
+
+    def send_at_once(self, texts: Iterable[str]) -> None:
+        """Send a request for each text in one transaction: workers see all at once, when sending is done.
+
+        On Apache Kafka alone: the embedded broker has no transactions.
+        """
+        own = {"transactional_id": self._prefix, "transaction_timeout_ms": TRANSACTION_MS}
+        with contextlib.closing(KafkaProducer(**self._settings, **own)) as producer:
+            producer.init_transactions()
+            producer.begin_transaction()
+            for number, text in enumerate(texts):
+                self._request(producer, number, text)
+            producer.commit_transaction()
+
+    def _request(self, producer: KafkaProducer, number: int, text: str) -> None:
+        value = json.dumps({"id": f"r-{number}", "inputs": text}).encode()
+        producer.send(requests_topic(TASK, self._prefix), value=value, key=str(number).encode())
 
     def wait(self, answers: int) -> tuple[float, int]:
         """Wait for so many answers since the topics are there.
@@ -95,22 +151,46 @@ class Topics:
             When they were seen, in seconds of the monotonic clock, and how many there were then.
 
         Raises:
-            RuntimeError: the worker ended, or answered with errors.
+            RuntimeError: a worker ended, or answered with errors.
         """
         while True:
-            # Of transactions the markers count too: one for each and partition, a thousandth of the answers.
-            answered, now = self._count(results_topic), time.monotonic()
+            answered, now = self.answered(), time.monotonic()
             if answered >= answers:
                 if errors := self._count(dead_letter_topic):
                     raise RuntimeError(f"{errors} requests were answered with an error: the figures would mean nothing")
                 return now, answered
-            if self._process is not None and (code := self._process.poll()) is not None:
-                raise RuntimeError(f"the worker ended with {code}: run it by hand to see why")
+            self.check()
             time.sleep(LOOK_SECONDS)
 
+    def answered(self) -> int:
+        """Return how many answers there are; of transactions the markers count too: a thousandth of the answers."""
+        return self._count(results_topic)
+
+    def check(self) -> None:
+        """See that the workers are alive.
+
+        Raises:
+            RuntimeError: one ended.
+        """
+        for process in self._processes:
+            if (code := process.poll()) is not None:
+                raise RuntimeError(f"the worker ended with {code}: run it by hand to see why")
+
+    @contextlib.contextmanager
+    def answers(self) -> Iterator[KafkaConsumer]:
+        """Give a consumer of the answers that come from now on."""
+        with contextlib.closing(KafkaConsumer(**self._broker.client, isolation_level="read_committed")) as reader:
+            ends = reader.end_offsets(self._partitions_of(results_topic))
+            reader.assign(list(ends))
+            for partition, end in ends.items():
+                reader.seek(partition, end)
+            yield reader
+
     def _count(self, topic: Callable[[TaskName, str], str]) -> int:
-        ends = [TopicPartition(topic(TASK, self._prefix), number) for number in range(PARTITIONS)]
-        return sum(self._reader.end_offsets(ends).values())
+        return sum(self._reader.end_offsets(self._partitions_of(topic)).values())
+
+    def _partitions_of(self, topic: Callable[[TaskName, str], str]) -> list[TopicPartition]:
+        return [TopicPartition(topic(TASK, self._prefix), number) for number in range(self._partitions)]
 
 
 def rate(broker: RunningKafka, command: Sequence[str], requests: int, **settings: str) -> float:
@@ -145,6 +225,17 @@ def embedded_broker() -> Iterator[RunningKafka]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
+
+
+@contextlib.contextmanager
+def best_broker() -> Iterator[tuple[str, RunningKafka]]:
+    """Give Apache Kafka where it can be, else the embedded broker, with its name."""
+    if why_not() is None:
+        with ApacheKafka() as broker:
+            yield "Apache Kafka", broker
+    else:
+        with embedded_broker() as embedded:
+            yield "embedded", embedded
 
 
 def _worker() -> None:

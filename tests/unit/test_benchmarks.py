@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
+import psutil
 import pytest
 
 from benchmarks import padding
+from benchmarks.backlog import Sample, at_shares, resident
+from benchmarks.fifo import collect
+from benchmarks.latency import arrivals, percentiles
 from benchmarks.lengths import BEAM, beam, natural, one_long, texts
 from benchmarks.report import RESULTS, Panel, Report, Spread, take_turns
 from tiny_tokenizers import save_tokenizer
@@ -113,3 +119,80 @@ def test_a_report_is_a_table_json_and_a_plot(tmp_path: Path, capsys: pytest.Capt
     assert "An example" in ET.fromstring(plot).itertext()  # noqa: S314 - our own
     report.write(tmp_path)
     assert (tmp_path / "example.svg").read_bytes() == plot
+
+
+class Arrivals:
+    """Records that come at given times, and a clock that goes on only where somebody waits for them."""
+
+    class Record(NamedTuple):
+        timestamp: int
+        """Milliseconds, as Kafka's."""
+
+    def __init__(self, *milliseconds: int) -> None:
+        self._coming = [self.Record(moment) for moment in milliseconds]
+        self.ms = 0.0
+
+    def now(self) -> float:
+        return self.ms / 1_000
+
+    def poll(self, timeout_ms: int, most: int) -> list[Record]:
+        if self._coming and self._coming[0].timestamp <= self.ms + timeout_ms:
+            self.ms = max(self.ms, self._coming[0].timestamp)
+        else:
+            self.ms += timeout_ms
+        ready = [record for record in self._coming[:most] if record.timestamp <= self.ms]
+        del self._coming[: len(ready)]
+        return ready
+
+
+def test_a_fifo_batch_ends_when_it_is_full_or_its_linger_is_over() -> None:
+    """Full at once where all is there; else 50 ms after the first request was sent, those that came meanwhile in it."""
+    full = Arrivals(*[7] * 40)
+    assert len(collect(full.poll, 32, 0.05, full.now)) == 32
+    assert full.ms == 7
+    few = Arrivals(100, 120, 149, 151)
+    assert [record.timestamp for record in collect(few.poll, 32, 0.05, few.now)] == [100, 120, 149]
+    assert few.ms == pytest.approx(150, abs=1)
+
+
+def test_a_fifo_batch_does_not_linger_for_requests_that_have_waited() -> None:
+    """They were sent while the batch before was computed: what is there is taken, in the time of a fetch."""
+    late = Arrivals(100, 120, 200, 290, 320)
+    late.ms = 300
+    assert [record.timestamp for record in collect(late.poll, 32, 0.05, late.now)] == [100, 120, 200, 290]
+    assert late.ms == pytest.approx(305, abs=1)
+
+
+def test_arrivals_are_as_many_as_the_load_says_and_the_same_each_time() -> None:
+    """Of Poisson arrivals the gaps differ as much as they are long."""
+    due = arrivals(rate=100, seconds=50)
+    assert due == arrivals(rate=100, seconds=50)
+    assert (len(due), sorted(due)) == (5_000, due)
+    assert all(0 <= moment <= 50 for moment in due)
+    gaps = [after - before for before, after in itertools.pairwise(due)]
+    assert statistics.mean(gaps) == pytest.approx(0.01, rel=0.01)
+    assert statistics.stdev(gaps) == pytest.approx(0.01, rel=0.1)
+
+
+def test_percentiles_are_those_of_the_values() -> None:
+    """The middle of 101 values, and the one that 99 of 100 are not above."""
+    assert percentiles([float(value) for value in range(100, -1, -1)]) == (50, 99)
+
+
+def test_memory_is_told_when_so_many_are_answered() -> None:
+    """The first sample at which a share is reached, and the most of all samples."""
+    samples = [Sample(0, 50.0), Sample(9, 60.0), Sample(30, 65.0), Sample(80, 70.0), Sample(100, 62.0)]
+    assert at_shares(samples, 100) == {
+        "start": 50,
+        "10% answered": 65,
+        "25% answered": 65,
+        "50% answered": 70,
+        "75% answered": 70,
+        "100% answered": 62,
+        "most": 70,
+    }
+
+
+def test_resident_memory_is_what_psutil_says() -> None:
+    """In MiB; it may move by a little between the two looks."""
+    assert resident(os.getpid()) == pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.05)

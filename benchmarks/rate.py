@@ -33,8 +33,10 @@ TEXT: Final = (
 #: A worker with a model that answers at once.
 NO_MODEL: Final = (sys.executable, "-m", __name__ if __name__ != "__main__" else "benchmarks.rate")
 
-#: Seconds between two looks at how much is answered: a look takes a millisecond of a core that the worker could use.
+#: Seconds between two looks at how much is answered, at least, and part of the time that was waited: a look takes a
+#: millisecond of a core that the worker could use, where one thread of a model that waits for the others delays all.
 LOOK_SECONDS: Final = 0.02
+LOOK_PART: Final = 0.01
 
 #: Milliseconds that a transaction of ours may take, a million requests: as long as the broker allows by default.
 TRANSACTION_MS: Final = 900_000
@@ -153,6 +155,7 @@ class Topics:
         Raises:
             RuntimeError: a worker ended, or answered with errors.
         """
+        began = time.monotonic()
         while True:
             answered, now = self.answered(), time.monotonic()
             if answered >= answers:
@@ -160,7 +163,7 @@ class Topics:
                     raise RuntimeError(f"{errors} requests were answered with an error: the figures would mean nothing")
                 return now, answered
             self.check()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(max(LOOK_SECONDS, LOOK_PART * (now - began)))
 
     def answered(self) -> int:
         """Return how many answers there are; of transactions the markers count too: a thousandth of the answers."""

@@ -105,7 +105,7 @@ class Budget:
         if run.fitted is None:
             self._ran(batch.size)
         # One row can be run in no other way, so that it failed says nothing of how many belong together.
-        elif len(batch.rows) > 1:
+        elif batch.slots > 1:
             self._fell_short(batch.size, run.fitted)
 
     def _ran(self, size: int) -> None:

@@ -162,7 +162,8 @@ class AllTasks(Bench):
         self.kafka.logs = {Partition(topic, 0): [] for topic in topics}
         self.kafka.committed = dict.fromkeys(self.kafka.logs, 0)
         self.consumer.positions = dict(self.kafka.committed)
-        self.worker._intake = Intake(topics, {task: {"any": AnyTask(task)} for task in TASKS}, self.clock)
+        intake = Intake(topics, {task: {"any": AnyTask(task)} for task in TASKS}, self.clock)
+        self.worker._intake = self.worker._waiting._intake = intake
 
     def answer(self, records: Sequence[FakeRecord]) -> list[FakeRecord]:
         """Answer and commit records; return them with the offsets that they got."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from nlp_schemas import (
     MAX_ID_CHARACTERS,
@@ -58,7 +59,7 @@ def decode(value: bytes | None, task: TaskName) -> Request:
 
 
 def encode(answer: OkResult | ErrorResult) -> bytes:
-    return answer.model_dump_json().encode()
+    return to_json(answer)
 
 
 def _describe(error: ValidationError, value: bytes, model: type[BaseModel]) -> str:

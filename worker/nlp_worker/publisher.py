@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
-from kafka.partitioner import StickyPartitioner
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
+from nlp_worker.bulk import send_all
 from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
 from nlp_worker.errors import BrokerError, PublishError, TopicError
 from nlp_worker.poll import LimitChanged
@@ -49,7 +49,9 @@ OWN_SETTINGS: Final[Mapping[str, Any]] = {
     "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
     # A poll is published as a whole and flushed, so a batch has no reason to wait for more.
     "linger_ms": 0,
-    "batch_size": 128 * 2**10,
+    # A partition has one batch at a time on its way: so few that a poll's answers need no further round trips, and what
+    # a topic accepts by default.
+    "batch_size": 2**20,
     "max_request_size": MAX_REQUEST_SIZE,
     # A broker that comes back is noticed within a second.
     "reconnect_backoff_max_ms": 1_000,
@@ -85,7 +87,7 @@ class Publisher:
         self._read_limits = read_limits
         self._limits = dict(read_limits())
         self._clock = clock
-        self._arguments = producer_arguments(settings, self._limits.values(), partitioner=StickyPartitioner(), **own)
+        self._arguments = producer_arguments(settings, self._limits.values(), **own)
         self._client = self._open()
 
     def _open(self) -> Any:
@@ -119,26 +121,15 @@ class Publisher:
     def _try(self, messages: Sequence[Message], deadline: float) -> tuple[int, Exception | None]:
         """Send all; return how many were acknowledged before the first that was not, and why that was not."""
         acknowledged = 0
-        futures: list[Any] = []
-        refused: Exception | None = None
+        # A batch that can never be delivered fails at its delivery timeout; a dead producer leaves it unresolved.
+        longest = self._arguments["delivery_timeout_ms"] / 1000 + FUTURE_GRACE
         try:
-            for message in messages:
-                futures.append(self._send(message))  # noqa: PERF401 - what was sent before an error counts
-        except kafka_errors.KafkaError as error:
-            # Those before it are on their way: uncounted, each further try would send them again.
-            refused = error
-        try:
-            # A batch that can never be delivered fails at its delivery timeout; a dead producer leaves it unresolved.
-            longest = self._arguments["delivery_timeout_ms"] / 1000 + FUTURE_GRACE
-            for future in futures:
-                future.get(timeout=max(min(longest, deadline - self._clock.monotonic()), 0))
+            for sent in send_all(self._client, messages):
+                sent.get(timeout=max(min(longest, deadline - self._clock.monotonic()), 0))
                 acknowledged += 1
         except kafka_errors.KafkaError as error:
             return acknowledged, error
-        return acknowledged, refused
-
-    def _send(self, message: Message) -> Any:
-        return self._client.send(message.topic, value=message.value, key=message.key, headers=message.headers)
+        return acknowledged, None
 
     def _recover(self, error: Exception, unsent: Sequence[Message], deadline: float) -> None:
         log.warning("publish_failed", reason=type(error).__name__, unacknowledged=len(unsent))

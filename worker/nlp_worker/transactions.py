@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from kafka import errors as kafka_errors
 
+from nlp_worker.bulk import send_all
 from nlp_worker.connection import kafka_offsets
 from nlp_worker.errors import BrokerError, FencedError, TopicError
 from nlp_worker.poll import Committed, TransactionFailed
@@ -128,10 +129,10 @@ class TransactionalPublisher(Publisher):
         # the coordinator is lost while they wait.
         transaction = self._client._transaction_manager  # noqa: SLF001
         self._client.begin_transaction()
-        futures = [self._send(message) for message in messages]
+        acknowledgements = send_all(self._client, messages)
         self._wait(transaction.send_offsets_to_transaction(kafka_offsets(offsets), member), deadline)
-        for future in futures:
-            future.get(timeout=max(deadline - self._clock.monotonic(), 0))
+        for acknowledgement in acknowledgements:
+            acknowledgement.get(timeout=max(deadline - self._clock.monotonic(), 0))
         self._wait(transaction.begin_commit(), deadline)
 
     def _wait(self, result: Any, deadline: float) -> None:

@@ -112,8 +112,7 @@ class Device:
         batches = self._planner.plan(Poll(entries, {}))
         for batch, run in zip(batches, compute(self._executor, batches), strict=True):
             self._planner.learn(batch, run)
-            for row, output in zip(batch.rows, run.outputs, strict=True):
-                row.output, row.run = output, run
+            batch.land(run)
 
 
 def compute(executor: Executor, batches: Iterable[Batch]) -> list[BatchRun]:

@@ -93,9 +93,7 @@ class TaskBench:
             for task, of_task in rows.items():
                 for batch in plan(task, of_task, budget=budget, overhead=FIRST_OVERHEAD):
                     self.batches.append(batch.slots)
-                    run = executor.submit(batch).result()
-                    for row, output in zip(batch.rows, run.outputs, strict=True):
-                        row.output, row.run = output, run
+                    batch.land(executor.submit(batch).result())
         finally:
             executor.close()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
-    from nlp_worker.poll import Row
+    from nlp_worker.poll import BatchRun, Row
     from nlp_worker.tasks.base import Task
 
 
@@ -30,6 +30,11 @@ class Shape(NamedTuple):
     @classmethod
     def of(cls, row: Row) -> Shape:
         return cls(row.length, row.new_tokens, row.beams)
+
+    @classmethod
+    def around(cls, rows: Iterable[Row]) -> Shape:
+        """Return the smallest that all rows fit into."""
+        return functools.reduce(cls.with_, {cls.of(row) for row in rows})
 
     def with_(self, other: Shape) -> Shape:
         return Shape(
@@ -83,6 +88,11 @@ class Batch:
     most_slots: int | None = None
     """Rows that may be computed at once; the others wait for one of these to end. None is all."""
 
+    def land(self, run: BatchRun) -> None:
+        """Give each row its output."""
+        for row, output in zip(self.rows, run.outputs, strict=True):
+            row.output, row.run = output, run
+
     def part(self, rows: Sequence[Row]) -> Batch:
         """Return a batch of some of the rows, with as small a part of the slots."""
         return Batch(self.task, rows, -(-self.slots * len(rows) // len(self.rows)))
@@ -95,7 +105,7 @@ class Batch:
     @functools.cached_property
     def shape(self) -> Shape:
         """Of a padded row."""
-        return functools.reduce(Shape.with_, {Shape.of(row) for row in self.rows})
+        return Shape.around(self.rows)
 
     @property
     def longest(self) -> int:
@@ -180,7 +190,7 @@ def _refilling(task: Task, rows: list[Row], budget: int, overhead: float) -> lis
     for end in range(1, len(places)):
         shape, best, begin = Shape(), math.inf, end - 1
         for start in range(end - 1, -1, -1):
-            shape = functools.reduce(Shape.with_, map(Shape.of, rows[places[start] : places[start + 1]]), shape)
+            shape = shape.with_(Shape.around(rows[places[start] : places[start + 1]]))
             new_tokens = added[places[end]] - added[places[start]]
             batch = Refilled(shape, places[end] - places[start], new_tokens, _slots(shape, budget))
             cost = costs[start] + overhead * batch.forwards_at_worst + batch.computed
@@ -192,8 +202,7 @@ def _refilling(task: Task, rows: list[Row], budget: int, overhead: float) -> lis
     for start, end in itertools.pairwise(_trace(places, begins)):
         # The longest first: what is left at the end, when places stay empty, is short then.
         batch_rows = sorted(rows[start:end], key=lambda row: (row.new_tokens, row.length), reverse=True)
-        shape = functools.reduce(Shape.with_, map(Shape.of, batch_rows))
-        batches.append(Batch(task, batch_rows, _slots(shape, budget)))
+        batches.append(Batch(task, batch_rows, _slots(Shape.around(batch_rows), budget)))
     return batches[::-1]
 
 

@@ -169,8 +169,7 @@ class Worker:
     def _land(self, work: Work) -> None:
         """Give each row its output. Reading every future is what makes a dead device thread a dead process."""
         run = work.future.result()
-        for row, output in zip(work.batch.rows, run.outputs, strict=True):
-            row.output, row.run = output, run
+        work.batch.land(run)
         self._planner.learn(work.batch, run)
 
     def _log_failures(self, poll: Poll) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -30,19 +31,19 @@ class Planner:
 
     def __init__(self, padded_tokens: int) -> None:
         self._padded_tokens = padded_tokens
-        self._costs: dict[Task, Cost] = {}
+        self._costs: defaultdict[Task, Cost] = defaultdict(Cost)
         self._budgets: dict[Task, Budget] = {}
 
     def plan(self, poll: Poll) -> list[Batch]:
         return [
             batch
             for task, rows in poll.rows_by_task().items()
-            for batch in plan(task, rows, budget=self._budget(task).tokens, overhead=self._cost(task).overhead)
+            for batch in plan(task, rows, budget=self._budget(task).tokens, overhead=self._costs[task].overhead)
         ]
 
     def device_seconds(self, entry: Entry) -> float:
         """Return how long the device will take for an entry."""
-        return entry.size * self._cost(entry.task).seconds_per_token if entry.task is not None else 0.0
+        return entry.size * self._costs[entry.task].seconds_per_token if entry.task is not None else 0.0
 
     def warm_up(self, task: Task, executor: Executor) -> None:
         """Run a task before the first request: kernels and threads are set up, and the device's speed is learned.
@@ -65,7 +66,7 @@ class Planner:
             if run.seconds > WARM_UP_SECONDS or 2 * batch.size > most:
                 break
             rows *= 2
-        cost = self._cost(task)
+        cost = self._costs[task]
         log.info(
             "warmed_up",
             task=task.name,
@@ -99,15 +100,12 @@ class Planner:
     def _take_in(self, batch: Batch, run: BatchRun) -> None:
         # One that was halved took longer, and says nothing of those that are not.
         if run.fitted is None and not any(isinstance(output, RequestError) for output in run.outputs):
-            self._cost(batch.task).learn(batch, run.seconds)
+            self._costs[batch.task].learn(batch, run.seconds)
         budget = self._budget(batch.task)
         before = budget.tokens
         budget.learn(batch, run)
         if budget.tokens != before:
             log.warning("batch_tokens_changed", model=batch.task.model.name, before=before, now=budget.tokens)
-
-    def _cost(self, task: Task) -> Cost:
-        return self._costs.setdefault(task, Cost())
 
     def _budget(self, task: Task) -> Budget:
         return self._budgets.setdefault(task, Budget(self._padded_tokens))

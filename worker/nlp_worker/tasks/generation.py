@@ -186,7 +186,7 @@ class Generator:
             decoding.settings.get("early_stopping"),
         )
         row.group = exact, beams if decoding.beams > 1 else None
-        row.refills = self._refills and exact is None and decoding.beams == 1
+        row.refills = self._refills and decoding.beams == 1
         return row
 
     def _may_be_padded(self, row: Row) -> bool:

@@ -50,6 +50,7 @@ class Search:
         self._model = model
         self._tokenizer = tokenizer
         self._ids = ids
+        self._eos: list[int] = ids["eos_token_id"] or []
         self._decodes_only = not model.config.is_encoder_decoder
 
     def collate(self, batch: Batch) -> Inputs:
@@ -87,8 +88,7 @@ class Search:
                 prepared["attention_mask"] = tensors["attention_mask"]
             return ids, prepared
 
-        eos = self._ids["eos_token_id"] or []
-        return GreedySearch(self._model, begin, logits, ends, eos).run(len(inputs.rows), inputs.slots)
+        return GreedySearch(self._model, begin, logits, ends, self._eos).run(len(inputs.rows), inputs.slots)
 
     def _beams(self, inputs: Inputs, logits: RowLogits, ends: RowEnds) -> list[list[int]]:
         """Return the new tokens of each row's best sequences."""
@@ -118,8 +118,7 @@ class Search:
 
     def _cut(self, sequence: list[int]) -> list[int]:
         """Cut what stands behind the end: what a beam was filled up with until the last of its batch had ended."""
-        eos = self._ids["eos_token_id"] or []
-        ends = (index for index, identifier in enumerate(sequence) if identifier in eos)
+        ends = (index for index, identifier in enumerate(sequence) if identifier in self._eos)
         return sequence[: next(ends, len(sequence)) + 1]
 
 

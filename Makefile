@@ -1,10 +1,10 @@
-# make install | demo | test | test-all | faults | lint | bench | kafka. The first three work as the first command in a fresh clone.
+# make install | demo | test | test-all | test-gpu | faults | lint | bench | kafka. The first three work as the first command in a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 JARS := .kafka/libs/.collected
 
-.PHONY: install demo test test-all faults lint bench kafka clean
+.PHONY: install demo test test-all test-gpu faults lint bench kafka clean
 
 install: $(INSTALLED)
 
@@ -29,6 +29,11 @@ test: lint
 # The long matrix of faults, half an hour, on a real Apache Kafka: it writes the tables of docs/guarantees.md.
 faults: install
 	REQUIRE_KAFKA=1 $(BIN)/pytest tests/faults -n 2 --dist worksteal --write-faults
+
+# All tests of the tasks, and those of the device itself, on a CUDA device. What packs on a CPU in float32 is padded on
+# a GPU: tests/gpu has what packs there.
+test-gpu: install
+	TEST_DEVICE=cuda $(BIN)/pytest -n 4 --dist worksteal -m "not slow" tests/gpu tests/tasks tests/contract/test_tasks.py --ignore tests/tasks/test_packing.py
 
 # Every test; in one process, as it also writes what it measured to the tables of docs/.
 test-all: lint

@@ -32,9 +32,9 @@ from nlp_schemas import REQUESTS, TaskName
 from nlp_worker.batching import Batch
 from nlp_worker.errors import RequestError
 from nlp_worker.executor import Executor
+from nlp_worker.models import BATCH_TOKENS
 from nlp_worker.planner import Planner
 from nlp_worker.poll import Entry, Poll
-from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +46,9 @@ TASK: Final = TaskName.TEXT_GENERATION
 
 #: Tokens of an output: the fewest and the most.
 OUTPUT: Final = (4, 200)
+
+#: Of the model, for a prompt and its output.
+POSITIONS: Final = 512
 
 #: Of the static batches.
 ROWS: Final = 32
@@ -59,13 +62,13 @@ PAGE: Final = 256
 @click.option("--rounds", default=3)
 @click.option("--layers", default=6, help="Of a GPT-2.")
 @click.option("--width", default=512, help="Of each layer.")
-@click.option("--batch-tokens", default=load_settings({}).batch_tokens, help="As the worker's setting.")
 @click.option("--threads", default=len(os.sched_getaffinity(0)), help="Of torch.")
 @click.option("--device", default="auto", help="As the worker's setting.")
-def main(*, requests: int, rounds: int, layers: int, width: int, batch_tokens: int, threads: int, device: str) -> None:
+def main(*, requests: int, rounds: int, layers: int, width: int, threads: int, device: str) -> None:
     """Measure all contestants, in turn."""
     quiet()
     where = device_of(device)
+    batch_tokens = BATCH_TOKENS[where.type]
     with tempfile.TemporaryDirectory() as folder:
         task = _task(Path(folder), layers, width, threads, device)
     contest = Contest(task, requests, batch_tokens)
@@ -112,7 +115,8 @@ class Contest:
         low, high = map(math.log, OUTPUT)
         self.lengths = [round(math.exp(draw.uniform(low, high))) for _ in range(requests)]
         words = [word for sentence in SENTENCES for word in sentence.split()]
-        self._texts = [" ".join(draw.choices(words, k=length)) for length in natural(requests)]
+        longest = POSITIONS - OUTPUT[1]
+        self._texts = [" ".join(draw.choices(words, k=min(length, longest))) for length in natural(requests)]
         self._executor, self._planner = Executor(), Planner(batch_tokens)
         self._planner.warm_up(task, self._executor)
 
@@ -188,7 +192,7 @@ def _expect(tokens: int, lengths: Sequence[int]) -> None:
 
 
 def _task(folder: Path, layers: int, width: int, threads: int, device: str) -> Task:
-    config: dict[str, Any] = {"n_layer": layers, "n_embd": width, "n_head": width // 64, "n_positions": 1024}
+    config: dict[str, Any] = {"n_layer": layers, "n_embd": width, "n_head": width // 64, "n_positions": POSITIONS}
     build_checkpoint("gpt2", "causal-lm", folder, **config)
     # No text ends but where it is told to.
     file = folder / "generation_config.json"

@@ -20,10 +20,7 @@ from benchmarks.report import Panel, Report, Spread
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: Tokens of a batch: a GPU is not busy with the worker's default, which is a CPU's.
-BATCH_TOKENS: Final = ("--batch-tokens", "16384")
-
-#: Two rounds and no more than a minute or two for each run: GPUs are lent by the minute.
+#: Two rounds, and no more than a minute for each run: GPUs are lent by the minute.
 ROUNDS: Final = ("--rounds", "2")
 
 #: Seconds between two looks at the memory: shorter than a batch of new kernels or a growing cache of keys takes.
@@ -34,19 +31,14 @@ MIB: Final = 2**20
 #: The module of each run, and its options beside the device.
 RUNS: Final[Mapping[str, tuple[str, ...]]] = {
     "padding": ("padding",),
-    "planner": ("planner", "--size", "distilbert", "--texts", "8192", *BATCH_TOKENS, *ROUNDS),
-    "tasks": ("tasks", "--requests", "1024", "--generating", "128", *BATCH_TOKENS, *ROUNDS),
-    # All distributions with the model that keeps a GPU busy, in what a GPU computes in; the rest for comparison.
-    "throughput": (
-        *("throughput", "--size", "distilbert", "--texts", "16384", "--distribution", "all", "--dtype", "bfloat16"),
-        *BATCH_TOKENS,
-        *ROUNDS,
-    ),
-    "throughput-float32": ("throughput", "--texts", "4096", "--dtype", "float32", *BATCH_TOKENS, *ROUNDS),
-    "generation": (
-        *("generation", "--requests", "512", "--layers", "12", "--width", "768", *BATCH_TOKENS),
-        *ROUNDS,
-    ),
+    # With the model that keeps a GPU busy, in what a GPU computes in; float32, which is padded there, for comparison.
+    "throughput": ("throughput", "--size", "distilbert", "--texts", "8192", "--dtype", "bfloat16", *ROUNDS),
+    "throughput-float32": ("throughput", "--size", "distilbert", "--texts", "8192", "--dtype", "float32", *ROUNDS),
+    # Once: fifteen workers are started for it.
+    "scaling": ("scaling", "--model-requests", "40000", "--rounds", "1"),
+    "planner": ("planner", "--size", "distilbert", "--texts", "4096", *ROUNDS),
+    "tasks": ("tasks", "--requests", "512", "--generating", "64", *ROUNDS),
+    "generation": ("generation", "--requests", "256", "--layers", "12", "--width", "768", *ROUNDS),
 }
 
 #: Those that run no model.

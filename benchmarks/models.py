@@ -99,7 +99,7 @@ class Device:
     Args:
         task: What is computed.
         executor: The thread.
-        batch_tokens: The worker's setting.
+        batch_tokens: Of a batch at most.
     """
 
     def __init__(self, task: Task, executor: Executor, batch_tokens: int) -> None:

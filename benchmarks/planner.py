@@ -37,8 +37,8 @@ from benchmarks.report import Panel, Report, Spread, take_turns
 from nlp_schemas import REQUESTS, TaskName
 from nlp_worker.batching import Batch
 from nlp_worker.errors import RequestError
+from nlp_worker.models import BATCH_TOKENS
 from nlp_worker.poll import Entry
-from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,13 +63,13 @@ PADDED, PACKED, SWEEP = "planner, padded", "planner, packed", "best of sweep"
 @click.option("--size", type=click.Choice(list(SIZES)), default="small")
 @click.option("--texts", "count", default=2 * WINDOW, help="Of each distribution.")
 @click.option("--rounds", default=5)
-@click.option("--batch-tokens", default=load_settings({}).batch_tokens, help="As the worker's setting.")
 @click.option("--threads", type=int, help="As the worker's setting.")
 @click.option("--device", default="auto", help="As the worker's setting.")
-def main(*, size: str, count: int, rounds: int, batch_tokens: int, threads: int | None, device: str) -> None:
+def main(*, size: str, count: int, rounds: int, threads: int | None, device: str) -> None:
     """Measure the planner beside the sweep, for each distribution."""
     quiet()
     where = device_of(device)
+    batch_tokens = BATCH_TOKENS[where.type]
     settings = {"threads": threads, "device": device}
     with tempfile.TemporaryDirectory() as folder:
         path = classifier(SIZES[size], Path(folder))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -20,7 +21,6 @@ from nlp_schemas import TaskName, dead_letter_topic, requests_topic, results_top
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
 TASK: Final = TaskName.TEXT_CLASSIFICATION
 PARTITIONS: Final = 4
@@ -32,6 +32,9 @@ TEXT: Final = (
 
 #: A worker with a model that answers at once.
 NO_MODEL: Final = (sys.executable, "-m", __name__ if __name__ != "__main__" else "benchmarks.rate")
+
+#: Of a batch, at most, where there is no model.
+BATCH_TOKENS: Final = 4_096
 
 #: Seconds between two looks at how much is answered, at least, and part of the time that was waited: a look takes a
 #: millisecond of a core that the worker could use, where one thread of a model that waits for the others delays all.
@@ -81,15 +84,16 @@ class Topics:
         self._producer.close()
 
     @contextlib.contextmanager
-    def worker(self, command: Sequence[str], **settings: str) -> Iterator[int]:
+    def worker(self, command: Sequence[str], log: Path | None = None, /, **settings: str) -> Iterator[int]:
         """Run a worker for the topics, and give its process id.
 
-        It gets its settings, and where the topics are, from the environment.
+        It gets its settings, and where the topics are, from the environment, and writes its log to the file, if any.
         """
         settings |= {"bootstrap_servers": self._broker.bootstrap_servers}
         settings |= {"topic_prefix": self._prefix, "group": self._prefix}
         environment = {f"NLP_WORKER_{name.upper()}": value for name, value in settings.items()}
-        process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
+        with Path(log or os.devnull).open("wb") as stderr:
+            process = subprocess.Popen(command, env=os.environ | environment, stderr=stderr)
         self._processes.append(process)
         try:
             yield process.pid
@@ -250,7 +254,7 @@ def _worker() -> None:
 
     worker_logging.configure(level="info", log_format="json", worker="bench")
     settings = load_settings({})
-    with wired(settings, "bench", [TASK], lambda: {TASK: {"none": NoModel()}}, Executor()) as worker:
+    with wired(settings, "bench", [TASK], lambda: ({TASK: {"none": NoModel()}}, BATCH_TOKENS), Executor()) as worker:
         worker.run()
 
 

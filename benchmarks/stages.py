@@ -15,6 +15,7 @@ import click
 import torch
 
 from benchmarks.lengths import texts
+from benchmarks.models import quiet
 from benchmarks.report import Panel, Report, Spread
 from checkpoints import build_checkpoint
 from fakes import DEAD_LETTERS, REQUESTS, FakeConsumer, FakeExecutor, FakeKafka, FakePublisher, record
@@ -48,6 +49,7 @@ BATCH_TOKENS: Final = 4_096
 
 
 def main(rounds: int) -> None:
+    quiet()
     with tempfile.TemporaryDirectory() as folder:
         path = build_checkpoint("distilbert", "sequence-classification", Path(folder), max_position_embeddings=512)
         task: Any = models.load(load_settings({"model": [f"small:{TASK}={path}"], "threads": 1}))[TASK]["small"]
@@ -57,7 +59,7 @@ def main(rounds: int) -> None:
     ]
     logits = torch.zeros(POLL, task._encoder.model.config.num_labels).numpy()
     # The device takes no time: neither tensors are made nor a forward is run.
-    task.collate = len
+    task.collate = lambda batch: len(batch.rows)
     task.forward = lambda count: list(logits[:count])
     stages: dict[str, list[float]] = {}
     whole: list[float] = []

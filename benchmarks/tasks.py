@@ -25,6 +25,7 @@ from fakes import FakeRecord
 from nlp_schemas import TaskName, requests_topic
 from nlp_worker.answering import Answering
 from nlp_worker.intake import Intake
+from nlp_worker.models import BATCH_TOKENS
 from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ CASES: Final[Mapping[TaskName, Case]] = {
 @click.option("--requests", default=128, help="Of each task, in each round.")
 @click.option("--generating", default=32, help="As many of the tasks that generate text, which take longer.")
 @click.option("--rounds", default=3)
-@click.option("--batch-tokens", default=load_settings({}).batch_tokens, help="As the worker's setting.")
 @click.option("--threads", type=int, help="As the worker's setting.")
 @click.option("--device", default="auto", help="As the worker's setting.")
 def main(
@@ -116,13 +116,13 @@ def main(
     requests: int,
     generating: int,
     rounds: int,
-    batch_tokens: int,
     threads: int | None,
     device: str,
 ) -> None:
     """Measure each task, in polls and one by one in turn."""
     quiet()
     where = device_of(device)
+    batch_tokens = BATCH_TOKENS[where.type]
     rows: list[dict[str, str | float]] = []
     bars = {}
     with device_thread() as thread:
@@ -171,7 +171,7 @@ class Bench:
     Args:
         task: What they ask for.
         thread: The device's.
-        batch_tokens: The worker's setting.
+        batch_tokens: Of a batch at most.
         values: The requests, as records have them.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -11,13 +12,14 @@ import pytest
 from fakes import BATCH_TOKENS, FakeRecord, ManualClock
 from nlp_schemas import RESULT, TaskName, requests_topic
 from nlp_worker.answering import Answering
-from nlp_worker.batching import plan
+from nlp_worker.batching import Batch, plan
 from nlp_worker.cost import FIRST_OVERHEAD
 from nlp_worker.executor import Executor
 from nlp_worker.intake import Intake
 from nlp_worker.models import load
 from nlp_worker.planner import Planner
 from nlp_worker.settings import load_settings
+from nlp_worker.tasks.base import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from nlp_worker.tasks.base import Task
 
 
+#: What the models of these tests run on: `make test-gpu` says cuda. What they are compared with runs on the CPU.
+DEVICE: Final = os.environ.get("TEST_DEVICE", "cpu")
+
 #: As a worker does it, and with padding, which is all that most families allow.
 PACKING: Final = ("auto", pytest.param("off", marks=pytest.mark.slow))
 
@@ -34,7 +39,7 @@ PACKING: Final = ("auto", pytest.param("off", marks=pytest.mark.slow))
 def serve(*models: tuple[str, Path] | str, **settings: Any) -> TaskBench:
     """Load checkpoints as a worker does, here in float32: (task, folder) of each, or as `--model` takes it."""
     specs = tuple(model if isinstance(model, str) else f"{model[0]}={model[1]}" for model in models)
-    return TaskBench(load(load_settings({"model": specs, "device": "cpu", "dtype": "float32", **settings})))
+    return TaskBench(load(load_settings({"model": specs, "device": DEVICE, "dtype": "float32", **settings})))
 
 
 class TaskBench:
@@ -102,6 +107,13 @@ class TaskBench:
         RESULT.validate_json(value)
         answer: dict[str, Any] = json.loads(value)
         return answer
+
+
+def computed(batch: Batch) -> Sequence[Any]:
+    """Return what the forward makes of each row, waiting for a device that computes by itself."""
+    task: Any = batch.task
+    outputs = task.forward(task.collate(batch))
+    return outputs.get() if isinstance(outputs, Pending) else outputs
 
 
 def warm_up(tasks: Iterable[Task]) -> None:

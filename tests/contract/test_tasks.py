@@ -15,7 +15,7 @@ from nlp_worker.errors import ExitCode
 from parity import PROBABILITIES, difference
 from processes import PATIENCE, Topics, WorkerProcess
 from same_answers import assert_same
-from task_bench import serve
+from task_bench import DEVICE, serve
 from task_families import EVERY, TASK_HEADS
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def assert_served(
     served = [f"{family}:{task}={folder_of(family, head, **_labels(head))}" for task, family, head in models]
     requests = {request["id"]: request for task, family, _ in models for request in asked(task, family)}
     tasks = sorted({task for task, _, _ in models})
-    arguments = [argument for one in served for argument in ("--model", one)]
+    arguments = ["--device", DEVICE, "--dtype", "float32"]
+    arguments += [argument for one in served for argument in ("--model", one)]
     with Topics(broker, 1, tasks=tasks) as topics, WorkerProcess(topics, None, tmp_path, *arguments) as worker:
         for task in tasks:
             topics.send([request for request in requests.values() if request["task"] == task], task=task)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from task_bench import TaskBench, serve
+from task_bench import DEVICE, TaskBench, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +67,7 @@ def test_a_chat_is_answered_as_the_pipeline_does_it(
     ours = [generated(answer) for answer in ask(bench, *requests)]
     assert ours == alone
     pipe = transformers.pipeline(
-        "text-generation", str(folder_of("qwen3", "causal-lm")), dtype=torch.float32, device="cpu"
+        "text-generation", str(folder_of("qwen3", "causal-lm")), dtype=torch.float32, device=DEVICE
     )
     for (inputs, parameters), texts in zip(requests, ours, strict=True):
         asked = {"stop_sequence" if name == "stop" else name: value for name, value in parameters.items()}

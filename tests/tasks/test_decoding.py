@@ -11,6 +11,7 @@ import transformers
 
 from nlp_worker.poll import Row
 from nlp_worker.tasks.decoding import Decoding, RowEnds, RowLogits, _draw, ends_with_stop, merge, own_parameters
+from task_bench import DEVICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,11 +35,12 @@ def row(prompt: Sequence[int], *, origin: str = "", **decoding: Any) -> Row:
 
 def left_padded(rows: Sequence[Row], pad: int = 0) -> torch.Tensor:
     width = max(one.length for one in rows)
-    return torch.tensor([[pad] * (width - one.length) + one.features["input_ids"] for one in rows])
+    lines = [[pad] * (width - one.length) + one.features["input_ids"] for one in rows]
+    return torch.tensor(lines, device=DEVICE)
 
 
 def scores(rows: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(rows, 400, generator=torch.Generator().manual_seed(seed)) * 3
+    return (torch.randn(rows, 400, generator=torch.Generator().manual_seed(seed)) * 3).to(DEVICE)
 
 
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
@@ -61,7 +63,7 @@ def test_each_row_has_its_own_processors_over_its_own_tokens(model: Any) -> None
     mixed = RowLogits(model, rows, 7)(left_padded(rows), given.clone())
     for index, one in enumerate(rows):
         single = given[index : index + 1].clone()
-        alone = RowLogits(model, [one], one.length)(torch.tensor([one.features["input_ids"]]), single)
+        alone = RowLogits(model, [one], one.length)(left_padded([one]), single)
         assert mixed[index].equal(alone[0])
         changed = not alone[0].equal(given[index])
         assert changed == (one.parameters.settings != {} and one.parameters.settings != SETTINGS["min_length"]) or (
@@ -73,7 +75,7 @@ def test_beams_of_a_row_are_processed_alike(model: Any) -> None:
     """Each row has as many lines as beams; a penalty of one row stays in its lines."""
     rows = [row([5, 6], beams=2), row([5, 6], beams=2, settings={"no_repeat_ngram_size": 1})]
     given = scores(4)
-    ids = torch.tensor([[5, 6, 1], [5, 6, 2], [5, 6, 1], [5, 6, 2]])
+    ids = torch.tensor([[5, 6, 1], [5, 6, 2], [5, 6, 1], [5, 6, 2]], device=DEVICE)
     out = RowLogits(model, rows, 2)(ids, given.clone())
     assert out[:2].equal(given[:2])
     assert [out[line].isneginf().nonzero().flatten().tolist() for line in (2, 3)] == [[1, 5, 6], [2, 5, 6]]
@@ -120,7 +122,7 @@ def test_only_the_row_with_a_bad_logit_has_failed(model: Any, number: float) -> 
     rows = [row([1, 2], beams=2) for _ in range(3)]
     logits, given = RowLogits(model, rows, 2), scores(6)
     given[0, 3] = -torch.inf
-    ids = torch.ones(6, 2, dtype=torch.long)
+    ids = torch.ones(6, 2, dtype=torch.long, device=DEVICE)
     logits(ids, given.clone())
     assert logits.failed == [False, False, False]
     bad = given.clone()

@@ -21,7 +21,7 @@ from nlp_worker.batching import Batch
 from nlp_worker.poll import Row
 from nlp_worker.tasks.encoder import Encoder
 from parity import RAW, difference, largest
-from task_bench import PACKING
+from task_bench import DEVICE, PACKING, computed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def vectors_of(folder_of: Callable[..., Path]) -> Callable[[str, str, int], Vect
     def vectors(family: str, text: str, longest: int) -> Vectors:
         if family not in pipelines:
             folder = folder_of(family, "base")
-            pipelines[family] = transformers.pipeline(TASK, model=str(folder), dtype=torch.float32, device="cpu")
+            pipelines[family] = transformers.pipeline(TASK, model=str(folder), dtype=torch.float32, device=DEVICE)
             if family == "mbart":  # version 5 loads it without its normalizer
                 backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
                 pipelines[family].tokenizer.backend_tokenizer.normalizer = backend.normalizer
@@ -229,8 +229,7 @@ def test_numbers_are_the_shortest_that_are_the_same_float32(bench_of: Callable[.
     numbers = [number for vector in vectors[0] for number in vector]
     assert numbers == [float(str(np.float32(number))) for number in numbers]
     row = bench.task.preprocess([FeatureExtractionRequest(inputs=SENTENCES[3])])[0].rows[0]  # type: ignore[union-attr]
-    task: Any = bench.task
-    (exact,) = task.forward(bench.task.collate(Batch(bench.task, [row])))
+    (exact,) = computed(Batch(bench.task, [row]))
     assert np.array_equal(np.array(vectors[0], dtype=np.float32), exact)
 
 

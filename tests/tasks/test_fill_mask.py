@@ -15,7 +15,7 @@ from transformers import pipeline
 from checkpoints import HEADS, SENTENCES
 from nlp_worker.tasks.encoder import Encoder
 from parity import PROBABILITIES, largest, plain, ranked_difference
-from task_bench import PACKING
+from task_bench import DEVICE, PACKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +55,7 @@ class Filler:
 
     def __init__(self, family: str, bench: TaskBench, folder: Path) -> None:
         self.family, self.bench = family, bench
-        self.pipeline = pipeline(TASK, model=str(folder), dtype=torch.float32, device="cpu")
+        self.pipeline = pipeline(TASK, model=str(folder), dtype=torch.float32, device=DEVICE)
         if family == "mbart":  # version 5 loads it without its normalizer
             backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
             self.pipeline.tokenizer.backend_tokenizer.normalizer = backend.normalizer

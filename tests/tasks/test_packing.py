@@ -16,7 +16,7 @@ from nlp_worker.batching import Batch
 from nlp_worker.poll import Row
 from nlp_worker.tasks import encoder, packing
 from nlp_worker.tasks.numbers import softmax
-from task_bench import serve
+from task_bench import computed, serve
 from task_families import EVERY, TASK_HEADS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def rows_of(bench: TaskBench) -> list[Row]:
 
 def run(bench: TaskBench, rows: Sequence[Row]) -> list[list[np.ndarray[Any, Any]]]:
     """Of each row, the arrays that the task's forward returns."""
-    outputs: Any = bench.task.forward(bench.task.collate(Batch(bench.task, rows)))
+    outputs = computed(Batch(bench.task, rows))
     return [list(map(np.asarray, output)) if isinstance(output, tuple) else [np.asarray(output)] for output in outputs]
 
 

@@ -10,7 +10,7 @@ from transformers import pipeline
 
 from checkpoints import SENTENCES, build_checkpoint
 from parity import PROBABILITIES, difference, plain
-from task_bench import serve
+from task_bench import DEVICE, serve
 from tiny_tokenizers import save_tokenizer
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def test_a_tokenizer_without_offsets_serves_what_it_can(slow: Path) -> None:
     cases = [asked(text, aggregation_strategy=each) for text in SENTENCES[:6] for each in ("none", "simple")]
     ours = bench.outputs([*cases, asked("")])
     assert ours.pop() == []
-    single = pipeline("token-classification", model=str(slow), dtype=torch.float32, device="cpu")
+    single = pipeline("token-classification", model=str(slow), dtype=torch.float32, device=DEVICE)
     for case, answer in zip(cases, ours, strict=True):
         difference(answer, plain(single(case["inputs"], **case["parameters"])), PROBABILITIES)
     refused = [asked("a", aggregation_strategy=each) for each in ("first", "average", "max")]

@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, RAW, difference, largest, ranked_difference
-from task_bench import PACKING, alone
+from task_bench import DEVICE, PACKING, alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ LOGITS: Final = {"top_k": None, "function_to_apply": "none"}
 @functools.cache
 def reference(folder: Path) -> Any:
     """The pipeline of the folder, with the normalizer that it drops of mBART's tokenizer."""
-    single = pipeline("text-classification", model=str(folder), dtype=torch.float32, device="cpu")
+    single = pipeline("text-classification", model=str(folder), dtype=torch.float32, device=DEVICE)
     backend = getattr(single.tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.normalizer is None:
         backend.normalizer = Tokenizer.from_file(str(folder / "tokenizer.json")).normalizer

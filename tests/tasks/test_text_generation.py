@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from checkpoints import HEADS, SENTENCES
-from task_bench import said, serve
+from task_bench import DEVICE, said, serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +102,7 @@ def pipeline_of(folder_of: Callable[..., Path]) -> Callable[[str], Any]:
         if family not in loaded:
             with warnings.catch_warnings(action="ignore", category=UserWarning):  # Marian's recommends sacremoses
                 loaded[family] = transformers.pipeline(
-                    "text-generation", str(folder_of(family, "causal-lm")), dtype=torch.float32, device="cpu"
+                    "text-generation", str(folder_of(family, "causal-lm")), dtype=torch.float32, device=DEVICE
                 )
         return loaded[family]
 

@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, difference, largest, plain
-from task_bench import PACKING, alone
+from task_bench import DEVICE, PACKING, alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ LONG: Final = " ".join(SENTENCES[8:14])
 @functools.cache
 def reference(folder: Path) -> Any:
     """The pipeline; where there is no padding token one for its windows, which it masks."""
-    single = pipeline("token-classification", model=str(folder), dtype=torch.float32, device="cpu")
+    single = pipeline("token-classification", model=str(folder), dtype=torch.float32, device=DEVICE)
     if single.tokenizer.pad_token is None:
         single.tokenizer.pad_token = single.tokenizer.eos_token
     return single

@@ -15,7 +15,7 @@ from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
 from parity import PROBABILITIES, largest, ranked_difference
-from task_bench import PACKING, alone
+from task_bench import DEVICE, PACKING, alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ CASES: Final = [
 @functools.cache
 def reference(folder: Path) -> Any:
     """The pipeline, with what it misses: mBART's normalizer, and a padding token, which one row does not use."""
-    single = pipeline("zero-shot-classification", model=str(folder), dtype=torch.float32, device="cpu")
+    single = pipeline("zero-shot-classification", model=str(folder), dtype=torch.float32, device=DEVICE)
     backend = getattr(single.tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.normalizer is None:
         backend.normalizer = Tokenizer.from_file(str(folder / "tokenizer.json")).normalizer
@@ -101,7 +101,7 @@ def by_hand(
             text, hypothesis, return_token_type_ids=True, return_tensors="pt", truncation="only_first"
         )
         with torch.inference_mode():
-            logits = single.model(**inputs).logits
+            logits = single.model(**inputs.to(DEVICE)).logits.cpu()
         outputs.append({"candidate_label": label, "sequence": text, "is_last": False, "logits": logits})
     answer: dict[str, Any] = single.postprocess(outputs, multi_label=multi_label)
     return answer

@@ -110,10 +110,10 @@ def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
     from nlp_worker.watchdog import Watchdog, Watched  # noqa: PLC0415
     from nlp_worker.wiring import wired  # noqa: PLC0415
 
-    def load() -> Mapping[TaskName, Mapping[str, Task]]:
+    def load() -> tuple[Mapping[TaskName, Mapping[str, Task]], int]:
         from nlp_worker import models  # noqa: PLC0415
 
-        return models.load(settings)
+        return models.load(settings), models.batch_tokens(settings)
 
     def translate(error: Exception) -> Exception:
         from nlp_worker import device_errors  # noqa: PLC0415

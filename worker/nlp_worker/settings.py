@@ -126,9 +126,14 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=240, description="Most device seconds of what is answered and committed together.")
     ] = 5.0
     batch_tokens: Annotated[
-        int,
-        Field(ge=1, le=10_000_000, description="Most tokens of one batch; padding and what may be generated count."),
-    ] = 4096
+        int | None,
+        Field(
+            ge=1,
+            le=10_000_000,
+            description="Most tokens of one batch, with padding and what may be generated; by default 4096 on a CPU, "
+            "16384 on a GPU.",
+        ),
+    ] = None
     max_new_tokens: Annotated[
         int,
         Field(ge=1, le=MAX_NEW_TOKENS, description="Most tokens generated for a text; a request for more is refused."),

@@ -6,8 +6,9 @@ import contextlib
 import gc
 import math
 import secrets
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nlp_schemas import dead_letter_topic, requests_topic, results_topic
 from nlp_worker import connection
@@ -33,12 +34,17 @@ if TYPE_CHECKING:
     Tasks = Mapping[TaskName, Mapping[str, Task]]
 
 
+#: Seconds after which the control thread lets the device thread have the interpreter. That asks for it at each of some
+#: hundred operations of a forward, and Python's own 5 ms each time would be most of the time of a GPU.
+SWITCH_SECONDS: Final = 2e-5
+
+
 @contextlib.contextmanager
 def wired(
     settings: Settings,
     worker_id: str,
     task_names: Collection[TaskName],
-    load: Callable[[], Tasks],
+    load: Callable[[], tuple[Tasks, int]],
     executor: Executor,
 ) -> Iterator[Worker]:
     """Give a worker that is ready to run; at the end of the block it has left its group.
@@ -47,7 +53,8 @@ def wired(
         settings: Of the worker.
         worker_id: Goes into dead letters.
         task_names: What is served.
-        load: Returns the checkpoints that are served; called when the topics are known to be there.
+        load: Returns the checkpoints that are served, and the most tokens of a batch of theirs; called when the topics
+            are known to be there.
         executor: The device thread.
 
     Raises:
@@ -57,8 +64,8 @@ def wired(
     outputs = [name(task, settings.topic_prefix) for task in task_names for name in (results_topic, dead_letter_topic)]
     with contextlib.closing(connection.connect(settings)) as admin:
         connection.check_topics(admin, read=topics, write=outputs)
-    tasks = load()
-    planner = Planner(settings.batch_tokens)
+    tasks, batch_tokens = load()
+    planner = Planner(batch_tokens)
     # When all are loaded: what fits into the memory then is what will fit.
     for task in (task for served in tasks.values() for task in served.values()):
         planner.warm_up(task, executor)
@@ -86,6 +93,7 @@ def wired(
                 failures_in_a_row=settings.failures_in_a_row,
             ),
         )
+        sys.setswitchinterval(SWITCH_SECONDS)
         # What is there now stays: the garbage collector would look through all of it, torch's and the models' objects,
         # again and again while requests come and go.
         gc.collect()

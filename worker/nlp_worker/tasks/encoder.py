@@ -74,7 +74,8 @@ class Encoder:
         vocabulary = len(self.model.get_input_embeddings().weight)
         rows = trial_rows(self._features, vocabulary, self._padding["input_ids"], self.max_length)
         alone = [self._pad([row]) for row in rows]
-        return try_packing(self.model, self.forward, alone, self._pack(rows), reads_first=self.reads_first)
+        padded, packed = self._pad(rows), self._pack(rows)
+        return try_packing(self.model, self.forward, alone, padded, packed, reads_first=self.reads_first)
 
     def _pad(self, rows: Sequence[Row]) -> dict[str, Any]:
         """On the right: these models number positions from the first token on, and read the first token's output."""

@@ -37,6 +37,11 @@ LENGTHS: Final = (9, 1, 2, 9, 9, 80)
 FLOAT32_BOUND: Final = 5e-5
 HALF_BOUND: Final = 0.05
 
+#: In half precision noise grows with each layer: what packing makes may be this often what padding makes, up to a
+#: difference that is none of noise.
+OF_PADDING: Final = 2.0
+MOST_NOISE: Final = 0.4
+
 #: What the tasks read of a model's output: for each token, or where a head reads the first token for each row.
 READ: Final = ("logits", "start_logits", "end_logits", "last_hidden_state")
 
@@ -167,6 +172,7 @@ def try_packing(
     model: Any,
     forward: Callable[[dict[str, Any]], Any],
     alone: Sequence[dict[str, Any]],
+    padded: dict[str, Any],
     packed: dict[str, Any],
     *,
     reads_first: bool,
@@ -177,19 +183,25 @@ def try_packing(
         model: Left as it was where they are not.
         forward: What runs it.
         alone: Some rows, each as a batch.
-        packed: The same rows as one batch.
+        padded: The same rows as one batch, padded on the right.
+        packed: The same rows end to end.
         reads_first: Whether its head reads the first token of a row; else it has an output for each token.
     """
     attention = model.config._attn_implementation  # noqa: SLF001 - transformers has no public name for it
     hook = None
     try:
+        dim = 0 if reads_first else 1
         singles = [forward(inputs) for inputs in alone]
+        bound = FLOAT32_BOUND
+        if model.dtype != torch.float32:
+            noise = _difference(_unpadded(forward(padded), alone, dim), singles, dim)
+            bound = min(max(OF_PADDING * noise, HALF_BOUND), MOST_NOISE)
         hook = _stack(model).register_forward_hook(_keep_first, with_kwargs=True) if reads_first else None
         model.set_attn_implementation(ATTENTION)
-        difference = _difference(forward(packed), singles, dim=0 if reads_first else 1)
+        difference = _difference(forward(packed), singles, dim)
         # Not a number is not below it.
-        packs = difference <= (FLOAT32_BOUND if model.dtype == torch.float32 else HALF_BOUND)
-        log.debug("packing_tried", difference=difference, packs=packs)
+        packs = difference <= bound
+        log.debug("packing_tried", difference=difference, bound=bound, packs=packs)
     except Exception as error:  # noqa: BLE001 - whatever it is that the model cannot do, padding is there for it
         log.debug("packing_tried", error=f"{type(error).__name__}: {error}", packs=False)
         packs = False
@@ -223,15 +235,25 @@ def _keep_first(_module: Any, _arguments: Any, inputs: dict[str, Any], output: A
     return output
 
 
-def _difference(packed: Any, singles: Sequence[Any], dim: int) -> float:
-    """Return the largest difference of outputs, as a part of the largest of them.
+def _unpadded(padded: Any, alone: Sequence[dict[str, Any]], dim: int) -> dict[str, torch.Tensor]:
+    """Return the outputs of a padded batch as those of its rows alone follow one another: on that dimension."""
+    outputs = {name: padded[name] for name in READ if name in padded}
+    if dim == 0:
+        return outputs
+    lengths = [inputs["input_ids"].shape[1] for inputs in alone]
+    of_rows = {name: [row[:length] for row, length in zip(outputs[name], lengths, strict=True)] for name in outputs}
+    return {name: torch.cat(rows).unsqueeze(0) for name, rows in of_rows.items()}
+
+
+def _difference(outputs: Any, singles: Sequence[Any], dim: int) -> float:
+    """Return the largest difference of a batch's outputs from those of its rows alone, as a part of the largest.
 
     Raises:
         ValueError: they differ in shape, or none is known.
     """
     differences = []
-    for name in (name for name in READ if name in packed):
-        ours, expected = packed[name].float(), torch.cat([single[name] for single in singles], dim).float()
+    for name in (name for name in READ if name in outputs):
+        ours, expected = outputs[name].float(), torch.cat([single[name] for single in singles], dim).float()
         if ours.shape != expected.shape:
             raise ValueError(f"{name}: shape {tuple(ours.shape)}, alone {tuple(expected.shape)}")
         differences.append((ours - expected).abs().max() / expected.abs().max())

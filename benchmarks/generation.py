@@ -47,9 +47,6 @@ TASK: Final = TaskName.TEXT_GENERATION
 #: Tokens of an output: the fewest and the most.
 OUTPUT: Final = (4, 200)
 
-#: Of the model, for a prompt and its output.
-POSITIONS: Final = 512
-
 #: Of the static batches.
 ROWS: Final = 32
 
@@ -115,14 +112,15 @@ class Contest:
         low, high = map(math.log, OUTPUT)
         self.lengths = [round(math.exp(draw.uniform(low, high))) for _ in range(requests)]
         words = [word for sentence in SENTENCES for word in sentence.split()]
-        longest = POSITIONS - OUTPUT[1]
-        self._texts = [" ".join(draw.choices(words, k=min(length, longest))) for length in natural(requests)]
+        self._texts = [" ".join(draw.choices(words, k=length)) for length in natural(requests)]
         self._executor, self._planner = Executor(), Planner(batch_tokens)
         self._planner.warm_up(task, self._executor)
 
     def rows(self) -> list[Row]:
         """Return a row of each request."""
-        parameters = ({"max_new_tokens": length, "do_sample": False} for length in self.lengths)
+        # A prompt for which there are too few positions loses its beginning.
+        same = {"do_sample": False, "handle_long_generation": "hole"}
+        parameters = ({"max_new_tokens": length, **same} for length in self.lengths)
         requests = [
             REQUESTS[TASK].model_validate({"inputs": text, "parameters": asked})
             for text, asked in zip(self._texts, parameters, strict=True)
@@ -192,7 +190,7 @@ def _expect(tokens: int, lengths: Sequence[int]) -> None:
 
 
 def _task(folder: Path, layers: int, width: int, threads: int, device: str) -> Task:
-    config: dict[str, Any] = {"n_layer": layers, "n_embd": width, "n_head": width // 64, "n_positions": POSITIONS}
+    config: dict[str, Any] = {"n_layer": layers, "n_embd": width, "n_head": width // 64, "n_positions": 1024}
     build_checkpoint("gpt2", "causal-lm", folder, **config)
     # No text ends but where it is told to.
     file = folder / "generation_config.json"

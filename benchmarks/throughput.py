@@ -18,7 +18,6 @@ so it cannot be installed beside the worker.
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import tempfile
@@ -34,7 +33,7 @@ from benchmarks.lengths import BEAM, beam, natural
 from benchmarks.models import SIZES, classifier, device_name, device_of, file_name, quiet
 from benchmarks.rate import best_broker, run_command
 from benchmarks.report import Panel, Report, Spread, take_turns
-from nlp_worker.models import BATCH_TOKENS
+from nlp_worker import models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +57,7 @@ ALL: Final = "all"
     help="Of lengths.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32")
-@click.option("--threads", default=len(os.sched_getaffinity(0)), help="Of torch, for every contestant.")
+@click.option("--threads", type=int, help="Of torch, for every contestant; else as the worker's default.")
 @click.option("--device", default="auto", help="As the worker's setting, for every contestant.")
 def main(
     *,
@@ -68,13 +67,14 @@ def main(
     rounds: int,
     chosen: Sequence[str],
     dtype: str,
-    threads: int,
+    threads: int | None,
     device: str,
 ) -> None:
     """Measure all contestants, in turn."""
     quiet()
-    torch.set_num_threads(threads)
     where = device_of(device)
+    threads = threads or models._threads(where)
+    torch.set_num_threads(threads)
     distributions = [name for name in DISTRIBUTIONS if name in chosen or ALL in chosen]
     options = ("--dtype", dtype, "--device", str(where))
     rows: list[dict[str, str | float]] = []
@@ -100,7 +100,7 @@ def main(
             "of pipelines": sample,
             "dtype": dtype,
             "device": device_name(where),
-            "batch_tokens": BATCH_TOKENS[where.type],
+            "batch_tokens": models.BATCH_TOKENS[where.type],
             "threads": threads,
             "rounds": rounds,
             "broker": broker_name,

@@ -97,3 +97,12 @@ def test_half_precision_is_taken_where_the_device_has_it(  # noqa: PLR0917 - a t
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: instructions)
     assert models._dtype(name, torch.device(device), own) is dtype
+
+
+def test_beside_a_gpu_torch_computes_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has nothing to compute there, and threads that wait for copies take the cores of others."""
+    monkeypatch.setattr(models, "usable_cores", lambda: 1)
+    assert models._threads(torch.device("cpu")) == 1
+    monkeypatch.setattr(models, "usable_cores", lambda: 10**6)
+    assert models._threads(torch.device("cpu")) == torch.get_num_threads()
+    assert models._threads(torch.device("cuda")) == 1

@@ -88,7 +88,7 @@ def load(settings: Settings) -> dict[TaskName, dict[str, Task]]:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     device = _device(settings.device)
-    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), usable_cores()))
+    torch.set_num_threads(settings.threads or _threads(device))
     tasks: dict[TaskName, dict[str, Task]] = {}
     specs = settings.models
     for number, spec in enumerate(specs, 1):
@@ -118,6 +118,15 @@ def _device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise CheckpointError(f"device {name}: torch sees no CUDA device; use --device cpu, or see the driver")
     return torch.device(name)
+
+
+def _threads(device: torch.device) -> int:
+    """Return how many threads torch computes with on the CPU.
+
+    Beside a GPU it only copies there: with a thread for each of 16 cores, which wait in a loop for the next copy, a
+    worker answered 5,300 requests a second on an H200, and with one 9,000.
+    """
+    return 1 if device.type == "cuda" else min(torch.get_num_threads(), usable_cores())
 
 
 def _dtype(name: str, device: torch.device, own: torch.dtype | None) -> torch.dtype:

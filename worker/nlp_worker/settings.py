@@ -160,7 +160,7 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=1024,
-            description="CPU threads of the model; if not set the cores that affinity and CPU quota allow.",
+            description="CPU threads of the model; if not set the cores that affinity and CPU quota allow, and 1 beside a GPU.",
         ),
     ] = None
     log_level: Annotated[

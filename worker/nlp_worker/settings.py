@@ -160,7 +160,7 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=1024,
-            description="CPU threads of the model; if not set the cores that affinity and CPU quota allow, and 1 beside a GPU.",
+            description="CPU threads of the model; if not set 1 beside a GPU, else what affinity and CPU quota allow.",
         ),
     ] = None
     log_level: Annotated[

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 #: Seconds after which the control thread lets the device thread have the interpreter. That asks for it at each of some
 #: hundred operations of a forward, and Python's own 5 ms each time would be most of the time of a GPU.
-SWITCH_SECONDS: Final = 2e-5
+SWITCH_SECONDS: Final = 1e-4
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kafka.producer.transaction_manager import TransactionManager
 
-from fakes import FakeTask
+from fakes import BATCH_TOKENS, FakeTask
 from nlp_schemas import TaskName
 from nlp_worker import cli
 from nlp_worker.consumer import Consumer
@@ -142,6 +142,7 @@ def main() -> None:
     # codes are the product's own.
     models: Any = ModuleType("nlp_worker.models")
     models.load = lambda _settings: {TaskName.TEXT_CLASSIFICATION: {"fake": SlowTask()}}
+    models.batch_tokens = lambda _settings: BATCH_TOKENS
     sys.modules["nlp_worker.models"] = models
     cli.main()
 

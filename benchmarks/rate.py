@@ -33,9 +33,6 @@ TEXT: Final = (
 #: A worker with a model that answers at once.
 NO_MODEL: Final = (sys.executable, "-m", __name__ if __name__ != "__main__" else "benchmarks.rate")
 
-#: Of a batch, at most, where there is no model.
-BATCH_TOKENS: Final = 4_096
-
 #: Seconds between two looks at how much is answered, at least, and part of the time that was waited: a look takes a
 #: millisecond of a core that the worker could use, where one thread of a model that waits for the others delays all.
 LOOK_SECONDS: Final = 0.02
@@ -247,6 +244,7 @@ def best_broker() -> Iterator[tuple[str, RunningKafka]]:
 
 def _worker() -> None:
     from benchmarks.no_model import NoModel  # noqa: PLC0415 - of the worker's process
+    from fakes import BATCH_TOKENS  # noqa: PLC0415
     from nlp_worker import logging as worker_logging  # noqa: PLC0415
     from nlp_worker.executor import Executor  # noqa: PLC0415
     from nlp_worker.settings import load_settings  # noqa: PLC0415

@@ -52,16 +52,14 @@ def main(requests: int, model_requests: int, rounds: int, device: str) -> None:
     rows: list[dict[str, str | float]] = []
     panels = []
     with best_broker() as (broker_name, broker), tempfile.TemporaryDirectory() as folder:
-        cases: list[tuple[str, Sequence[str], int]]
+        cases: list[tuple[str, Sequence[str], int]] = []
         if where.type == "cuda":
-            checkpoint = classifier(SIZES["distilbert"], Path(folder))
-            cases = [("DistilBERT", run_command(checkpoint, 1, "--device", device), model_requests)]
+            name, checkpoint = "DistilBERT", classifier(SIZES["distilbert"], Path(folder))
         else:
+            cases.append(("none", NO_MODEL, requests))
+            name = "tiny DistilBERT"
             checkpoint = build_checkpoint("distilbert", "sequence-classification", Path(folder))
-            cases = [
-                ("none", NO_MODEL, requests),
-                ("tiny DistilBERT", run_command(checkpoint, 1, "--device", device), model_requests),
-            ]
+        cases.append((name, run_command(checkpoint, 1, "--device", device), model_requests))
         for model, command, count in cases:
             runs = {
                 f"{number} of a group": partial(together, broker, command, number, count)

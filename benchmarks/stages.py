@@ -18,7 +18,7 @@ from benchmarks.lengths import texts
 from benchmarks.models import quiet
 from benchmarks.report import Panel, Report, Spread
 from checkpoints import build_checkpoint
-from fakes import DEAD_LETTERS, REQUESTS, FakeConsumer, FakeExecutor, FakeKafka, FakePublisher, record
+from fakes import BATCH_TOKENS, DEAD_LETTERS, REQUESTS, FakeConsumer, FakeExecutor, FakeKafka, FakePublisher, record
 from nlp_schemas import TaskName
 from nlp_worker import models
 from nlp_worker.answering import Answering
@@ -44,8 +44,6 @@ POLL: Final = 1_024
 
 #: Polls of a round of the whole loop.
 POLLS: Final = 10
-
-BATCH_TOKENS: Final = 4_096
 
 
 def main(rounds: int) -> None:

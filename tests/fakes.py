@@ -31,7 +31,7 @@ REQUESTS = "nlp.text-classification.requests"
 RESULTS = "nlp.text-classification.results"
 DEAD_LETTERS = "nlp.text-classification.dead-letter"
 
-#: The setting's default.
+#: What a worker's batch has at most on a CPU.
 BATCH_TOKENS = 4096
 
 

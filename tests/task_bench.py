@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from fakes import BATCH_TOKENS, FakeRecord, ManualClock
+from fakes import BATCH_TOKENS, FakeRecord, ManualClock, shuffled
 from nlp_schemas import RESULT, TaskName, requests_topic
 from nlp_worker.answering import Answering
 from nlp_worker.batching import Batch, plan
@@ -107,6 +107,16 @@ class TaskBench:
         RESULT.validate_json(value)
         answer: dict[str, Any] = json.loads(value)
         return answer
+
+
+def rows_of(task: Any, texts: Sequence[str]) -> list[Row]:
+    """Return rows of the texts, alone and as pairs, as an encoder's forward takes them, in no order."""
+    tokenizer, wanted = task._encoder.tokenizer, task.warm_up_rows()[0].parameters
+    texts = [f"{text} {tokenizer.mask_token}" for text in texts] if task.name == "fill-mask" else texts
+    rows: list[Row] = task._encoder.tokenize([(text, second) for text in texts for second in (None, "So?")])
+    for row in rows:
+        row.parameters = wanted
+    return shuffled(rows, seed=0)
 
 
 def computed(batch: Batch) -> Sequence[Any]:

@@ -21,7 +21,7 @@ from nlp_worker.errors import OutOfMemoryError
 from nlp_worker.executor import Executor
 from nlp_worker.poll import Row
 from nlp_worker.tasks import packing
-from task_bench import serve
+from task_bench import rows_of, serve
 from task_families import TASK_HEADS
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ PACKED: Final = [
     for family in ("bert", "roberta")
 ]
 HALF: Final = {"device": "cuda", "dtype": "bfloat16"}
+#: Of many lengths.
+TEXTS: Final = ("a", *SENTENCES[:12], " ".join(SENTENCES[:4]))
 MIB: Final = 2**20
 
 #: Bytes that a test leaves to torch: some of the blocks of 20 MiB that it takes from the driver.
@@ -71,17 +73,6 @@ def little_memory() -> Iterator[Callable[[], None]]:
     yield limit
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
-
-
-def rows_of(task: Any) -> list[Row]:
-    """Rows of many lengths, in no order."""
-    texts = ["a", *SENTENCES[:12], " ".join(SENTENCES[:4])]
-    if task.name == "fill-mask":
-        texts = [f"{text} {task._encoder.tokenizer.mask_token}" for text in texts]
-    rows: list[Row] = task._encoder.tokenize([(text, second) for text in texts for second in (None, "So?")])
-    for row in rows:
-        row.parameters = task.warm_up_rows()[0].parameters
-    return shuffled(rows, seed=0)
 
 
 def outputs(executor: Executor, task: Task, rows: Sequence[Row]) -> list[Any]:
@@ -123,7 +114,7 @@ def test_packed_rows_are_as_near_to_float32_as_padded_ones(
         serve(model, device="cpu").task,
     )
     assert (packed.packs, padded.packs) == (True, False)
-    rows = rows_of(exact)
+    rows = rows_of(exact, TEXTS)
     right = outputs(executor, exact, rows)
     of_padded = apart(outputs(executor, padded, rows), right)
     assert 0 < of_padded < 0.2 * max(float(np.abs(each).max()) for each in right)
@@ -138,7 +129,7 @@ def test_batches_that_overlap_have_the_outputs_that_they_have_alone(
     task: Any = serve(
         ("text-classification", folder_of(family, "sequence-classification")), device="cuda", dtype=dtype
     ).task
-    rows = rows_of(task)
+    rows = rows_of(task, TEXTS)
     batches = [Batch(task, shuffled(rows, seed=seed)[: 1 + seed % len(rows)]) for seed in range(300)]
     alone = [outputs(executor, task, batch.rows) for batch in batches]
     order: list[str] = []
@@ -176,7 +167,7 @@ def test_a_batch_that_does_not_fit_is_answered_in_parts(
 ) -> None:
     """A real failure of the GPU's allocator: every row has its answer, and what fitted fits again."""
     task: Any = serve(("text-classification", folder_of("bert", "sequence-classification")), device="cuda").task
-    rows = rows_of(task)
+    rows = rows_of(task, TEXTS)
     right = outputs(executor, task, rows)
     many = rows * 500
     little_memory()
@@ -196,7 +187,7 @@ def test_a_row_that_does_not_fit_alone_costs_one_error(
     positions = 2**17
     folder = folder_of("bert", "sequence-classification", max_position_embeddings=positions)
     task: Any = serve(("text-classification", folder), device="cuda").task
-    short, *_ = rows_of(task)
+    short, *_ = rows_of(task, TEXTS)
     (right,) = outputs(executor, task, [short])
     long = Row({name: [5 if name == "input_ids" else 0] * positions for name in short.features})
     little_memory()

@@ -10,8 +10,8 @@ import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+import task_bench
 from checkpoints import SENTENCES
-from fakes import shuffled
 from nlp_worker.batching import Batch
 from nlp_worker.poll import Row
 from nlp_worker.tasks import encoder, packing
@@ -46,16 +46,13 @@ RAW: Final = 1e-4
 
 
 def rows_of(bench: TaskBench) -> list[Row]:
-    """Rows of TEXTS, alone and as pairs, as the task's forward takes them, in no order."""
+    """Rows of TEXTS, of feature extraction with every pooling."""
     task: Any = bench.task
-    tokenizer, wanted = task._encoder.tokenizer, task.warm_up_rows()[0].parameters
-    texts = [f"{text} {tokenizer.mask_token}" if task.name == "fill-mask" else text for text in TEXTS]
-    rows: list[Row] = task._encoder.tokenize([(text, second) for text in texts for second in (None, "So?")])
-    for number, row in enumerate(rows):
-        row.parameters = wanted
-        if task.name == "feature-extraction":
-            row.parameters = wanted._replace(pooling=(None, "mean", "cls")[number % 3])
-    return shuffled(rows, seed=0)
+    rows = task_bench.rows_of(task, TEXTS)
+    if task.name == "feature-extraction":
+        for number, row in enumerate(rows):
+            row.parameters = row.parameters._replace(pooling=(None, "mean", "cls")[number % 3])
+    return rows
 
 
 def run(bench: TaskBench, rows: Sequence[Row]) -> list[list[np.ndarray[Any, Any]]]:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import pipeline
 
 from checkpoints import HEADS, SENTENCES
+from nlp_schemas import TextClassificationRequest
+from nlp_worker.errors import InferenceFailedError
+from nlp_worker.poll import Row
 from parity import PROBABILITIES, RAW, difference, largest, ranked_difference
 from task_bench import DEVICE, PACKING, alone
 
@@ -294,3 +298,15 @@ def test_scores_print_as_the_shortest_float32(bench_of: BenchOf) -> None:
         for label in labels:
             digits = repr(label["score"]).split("e")[0].replace(".", "").strip("-0")
             assert len(digits) <= 9
+
+
+@pytest.mark.parametrize("function", ["softmax", "sigmoid", "none"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_logit_that_is_not_finite_is_no_answer(bench_of: BenchOf, function: str, number: float) -> None:
+    """Whatever is made of it, and also where it is not among the labels that are asked for."""
+    task = bench_of("text-classification", "bert").task
+    parameters = {"top_k": 1, "function_to_apply": function}
+    request = TextClassificationRequest.model_validate({"inputs": "a", "parameters": parameters})
+    logits = np.array([1.0, number, 0.0], dtype=np.float32)
+    with pytest.raises(InferenceFailedError, match="not finite"):
+        task.postprocess(request, [Row({"input_ids": [1]}, output=logits)])

@@ -65,6 +65,8 @@ class TextClassification:
 
     def postprocess(self, request: Request, rows: Sequence[Row]) -> Finished:
         parameters = expect(request, TextClassificationRequest).parameters
+        # A sigmoid makes 0 or 1 of an infinite logit, and that would look like an answer.
+        expect_finite(rows[0].output)
         scores = _apply(parameters.function_to_apply or self._default_function, rows[0].output)
         # Stable: labels of equal score keep their order, as in the pipeline.
         best = np.argsort(-scores, kind="stable")[: parameters.top_k]
@@ -91,8 +93,6 @@ def _default_function(problem_type: str | None, labels: int) -> str:
 
 def _apply(function: str, logits: NDArray[np.float32]) -> NDArray[np.float32]:
     if function == "sigmoid":
-        # It makes 0 or 1 of an infinite logit, and that would look like an answer.
-        expect_finite(logits)
         # exp() of large negative logits overflows to infinity, and 1 / infinity is the right 0.
         with np.errstate(over="ignore"):
             return np.asarray(1.0 / (1.0 + np.exp(-logits)))

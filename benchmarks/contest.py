@@ -18,7 +18,6 @@ import torch
 from benchmarks.lengths import texts
 from benchmarks.padding import chunks, within
 from benchmarks.rate import Topics
-from nlp_worker.models import BATCH_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +44,7 @@ LONG_POLLS: Final = {"worker, padded, poll_seconds=10": {"packing": "off", "poll
 
 
 class Trial(NamedTuple):
-    """How the fastest cut of the offline limit is found."""
+    """How the fastest cut of the offline limit is found, and of the products'."""
 
     texts: int
     """At most."""
@@ -56,7 +55,7 @@ class Trial(NamedTuple):
 
 
 TRIALS: Final = {
-    "cpu": Trial(256, (4, 8, 16, 32), (512, 1_024, 2_048, 4_096)),
+    "cpu": Trial(256, (4, 8, 16, 32), (512, 1_024, 2_048, 4_096, 16_384)),
     "cuda": Trial(4_096, (32, 64, 128, 256), (4_096, 8_192, 16_384, 32_768)),
 }
 
@@ -75,8 +74,10 @@ class Contest:
         self._texts = texts(lengths, pipeline.tokenizer)
         self._by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
         self._sample = self._of_all_lengths(sample)
-        self.cut, cut = self._best_cut(TRIALS[pipeline.device.type])
+        trial = TRIALS[pipeline.device.type]
+        self.cut, cut = self._best_cut(trial)
         self._batches = self._padded(self._texts, cut)
+        self._product_tokens = max(trial.tokens, key=self._products)
         #: Of each worker and round, which part of the time its device had nothing to do.
         self.idle: defaultdict[str, list[float]] = defaultdict(list)
         if pipeline.device.type == "cuda":
@@ -111,13 +112,15 @@ class Contest:
     def offline(self) -> float:
         return _per_second(len(self._texts), lambda: self._forward(self._batches))
 
-    @torch.inference_mode()
     def products(self) -> float:
-        """Run the layers' products one after another, in batches of the worker's tokens, for the sample's texts."""
+        return self._products(self._product_tokens)
+
+    @torch.inference_mode()
+    def _products(self, most: int) -> float:
+        """Run the layers' products one after another, in batches of so many tokens, for the sample's texts."""
         model = self._pipeline.model
         layers = [layer for layer in model.base_model.modules() if isinstance(layer, torch.nn.Linear)]
         tokens = sum(map(len, self._pipeline.tokenizer(self._sample)["input_ids"]))
-        most = BATCH_TOKENS[model.device.type]
         sizes = [min(most, tokens - done) for done in range(0, tokens, most)]
         inputs = {
             width: torch.randn(most, width, dtype=model.dtype, device=model.device)

@@ -32,7 +32,7 @@ from nlp_schemas import REQUESTS, TaskName
 from nlp_worker.batching import Batch
 from nlp_worker.errors import RequestError
 from nlp_worker.executor import Executor
-from nlp_worker.models import BATCH_TOKENS
+from nlp_worker.models import CACHE_TOKENS
 from nlp_worker.planner import Planner
 from nlp_worker.poll import Entry, Poll
 
@@ -65,10 +65,10 @@ def main(*, requests: int, rounds: int, layers: int, width: int, threads: int, d
     """Measure all contestants, in turn."""
     quiet()
     where = device_of(device)
-    batch_tokens = BATCH_TOKENS[where.type]
+    cache_tokens = CACHE_TOKENS[where.type]
     with tempfile.TemporaryDirectory() as folder:
         task = _task(Path(folder), layers, width, threads, device)
-    contest = Contest(task, requests, batch_tokens)
+    contest = Contest(task, requests, cache_tokens)
     rates = take_turns(
         {
             f"static, batches of {ROWS}": contest.static,
@@ -86,7 +86,7 @@ def main(*, requests: int, rounds: int, layers: int, width: int, threads: int, d
             "requests": requests,
             "model": f"GPT-2, {layers} layers of {width}",
             "device": device_name(where),
-            "batch_tokens": batch_tokens,
+            "cache_tokens": cache_tokens,
             "threads": threads,
             "rounds": rounds,
         },
@@ -104,16 +104,16 @@ def main(*, requests: int, rounds: int, layers: int, width: int, threads: int, d
 class Contest:
     """The contestants on one checkpoint; each of them returns useful tokens per second."""
 
-    def __init__(self, task: Task, requests: int, batch_tokens: int) -> None:
+    def __init__(self, task: Task, requests: int, cache_tokens: int) -> None:
         draw = random.Random(SEED)  # noqa: S311 - lengths, not secrets
         self._task = task
         self._model: Any = task._generator._model  # type: ignore[attr-defined]
-        self._batch_tokens = batch_tokens
+        self._cache_tokens = cache_tokens
         low, high = map(math.log, OUTPUT)
         self.lengths = [round(math.exp(draw.uniform(low, high))) for _ in range(requests)]
         words = [word for sentence in SENTENCES for word in sentence.split()]
         self._texts = [" ".join(draw.choices(words, k=length)) for length in natural(requests)]
-        self._executor, self._planner = Executor(), Planner(batch_tokens)
+        self._executor, self._planner = Executor(), Planner(cache_tokens=cache_tokens)
         self._planner.warm_up(task, self._executor)
 
     def rows(self) -> list[Row]:
@@ -147,7 +147,7 @@ class Contest:
     def continuous(self) -> float:
         rows = self.rows()
         config = ContinuousBatchingConfig(
-            num_blocks=self._batch_tokens // PAGE + len(rows), page_size=PAGE, max_batch_tokens=self._batch_tokens
+            num_blocks=self._cache_tokens // PAGE + len(rows), page_size=PAGE, max_batch_tokens=self._cache_tokens
         )
         with self._model.continuous_batching_context_manager(
             GenerationConfig(do_sample=False), continuous_batching_config=config

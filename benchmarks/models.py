@@ -99,12 +99,12 @@ class Device:
     Args:
         task: What is computed.
         executor: The thread.
-        batch_tokens: Of a batch at most.
+        device: Where.
     """
 
-    def __init__(self, task: Task, executor: Executor, batch_tokens: int) -> None:
+    def __init__(self, task: Task, executor: Executor, device: torch.device) -> None:
         self._executor = executor
-        self._planner = Planner(batch_tokens)
+        self._planner = Planner(cache_tokens=models.CACHE_TOKENS[device.type])
         self._planner.warm_up(task, executor)
 
     def compute(self, entries: list[Entry]) -> None:

@@ -37,7 +37,6 @@ from benchmarks.report import Panel, Report, Spread, take_turns
 from nlp_schemas import REQUESTS, TaskName
 from nlp_worker.batching import Batch
 from nlp_worker.errors import RequestError
-from nlp_worker.models import BATCH_TOKENS
 from nlp_worker.poll import Entry
 
 if TYPE_CHECKING:
@@ -69,7 +68,6 @@ def main(*, size: str, count: int, rounds: int, threads: int | None, device: str
     """Measure the planner beside the sweep, for each distribution."""
     quiet()
     where = device_of(device)
-    batch_tokens = BATCH_TOKENS[where.type]
     settings = {"threads": threads, "device": device}
     with tempfile.TemporaryDirectory() as folder:
         path = classifier(SIZES[size], Path(folder))
@@ -82,7 +80,7 @@ def main(*, size: str, count: int, rounds: int, threads: int | None, device: str
             sweep = Sweep(padded, thread, _rows(padded, beam(name, count)))
             runs = {rule: partial(sweep.run, rule) for rule in sweep.best()}
             for contestant, task in ((PADDED, padded), (PACKED, packed)):
-                runs[contestant] = partial(_plan, Device(task, thread, batch_tokens), task, sweep.windows)
+                runs[contestant] = partial(_plan, Device(task, thread, where), task, sweep.windows)
                 runs[contestant]()  # from which it learns
             rates = take_turns(runs, rounds)
             rows += _table(name, rates)
@@ -94,7 +92,6 @@ def main(*, size: str, count: int, rounds: int, threads: int | None, device: str
             "model": str(SIZES[size]),
             "device": device_name(where),
             "texts": count,
-            "batch_tokens": batch_tokens,
             "rounds": rounds,
         },
         rows=rows,

@@ -25,11 +25,12 @@ from fakes import FakeRecord
 from nlp_schemas import TaskName, requests_topic
 from nlp_worker.answering import Answering
 from nlp_worker.intake import Intake
-from nlp_worker.models import BATCH_TOKENS
 from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import torch
 
     from nlp_worker.executor import Executor
     from nlp_worker.tasks.base import Task
@@ -122,7 +123,6 @@ def main(
     """Measure each task, in polls and one by one in turn."""
     quiet()
     where = device_of(device)
-    batch_tokens = BATCH_TOKENS[where.type]
     rows: list[dict[str, str | float]] = []
     bars = {}
     with device_thread() as thread:
@@ -133,7 +133,7 @@ def main(
                 path = build_checkpoint(case.family, case.head, Path(folder), labels=case.labels, **case.config)
                 task = serve(name, path, threads=threads, device=device)
             count = generating if case.generates else requests
-            bench = Bench(task, thread, batch_tokens, _values(case, count))
+            bench = Bench(task, thread, where, _values(case, count))
             polls, one_by_one = take_turns(
                 {"polls": partial(bench.answer, POLL), "one by one": partial(bench.answer, 1)}, rounds
             ).values()
@@ -153,7 +153,6 @@ def main(
         title="Every task, in polls",
         settings={
             "device": device_name(where),
-            "batch_tokens": batch_tokens,
             "new tokens": NEW_TOKENS,
             "rounds": rounds,
         },
@@ -171,16 +170,16 @@ class Bench:
     Args:
         task: What they ask for.
         thread: The device's.
-        batch_tokens: Of a batch at most.
+        device: Where.
         values: The requests, as records have them.
     """
 
-    def __init__(self, task: Task, thread: Executor, batch_tokens: int, values: Sequence[bytes]) -> None:
+    def __init__(self, task: Task, thread: Executor, device: torch.device, values: Sequence[bytes]) -> None:
         topic = requests_topic(task.name)
         self._records = [FakeRecord(topic, 0, offset, 1_000, b"k", value, ()) for offset, value in enumerate(values)]
         self._intake = Intake({topic: task.name}, {task.name: {"bench": task}}, time)
         self._answering = Answering("nlp", "bench", lambda _: True)
-        self._device = Device(task, thread, batch_tokens)
+        self._device = Device(task, thread, device)
 
     def answer(self, poll: int) -> float:
         """Return requests per second, in polls of so many.

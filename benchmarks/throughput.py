@@ -100,7 +100,6 @@ def main(
             "of pipelines": sample,
             "dtype": dtype,
             "device": device_name(where),
-            "batch_tokens": models.BATCH_TOKENS[where.type],
             "threads": threads,
             "rounds": rounds,
             "broker": broker_name,

@@ -142,7 +142,7 @@ def main() -> None:
     # codes are the product's own.
     models: Any = ModuleType("nlp_worker.models")
     models.load = lambda _settings: {TaskName.TEXT_CLASSIFICATION: {"fake": SlowTask()}}
-    models.batch_tokens = lambda _settings: BATCH_TOKENS
+    models.cache_tokens = lambda _settings: BATCH_TOKENS
     sys.modules["nlp_worker.models"] = models
     cli.main()
 

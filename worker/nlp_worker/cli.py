@@ -113,7 +113,7 @@ def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
     def load() -> tuple[Mapping[TaskName, Mapping[str, Task]], int]:
         from nlp_worker import models  # noqa: PLC0415
 
-        return models.load(settings), models.batch_tokens(settings)
+        return models.load(settings), models.cache_tokens(settings)
 
     def translate(error: Exception) -> Exception:
         from nlp_worker import device_errors  # noqa: PLC0415

@@ -18,6 +18,13 @@ FIRST_OVERHEAD: Final = 512.0
 #: Tokens. Above it a batch is as large as the budget anyway.
 MOST_OVERHEAD: Final = 1e6
 
+#: Tokens of a batch where the settings do not say: so many times the overhead, which is then 3 % of the batch's time.
+#: Below the first number matrix products lose speed whatever a forward takes beside them. Above the second nothing is
+#: gained on an H200, and on a CPU a tenth is lost: blocks of more than 32 MiB come from the kernel, which clears them.
+OVERHEADS: Final = 30
+LEAST_TOKENS: Final = 2_048
+MOST_TOKENS: Final = 16_384
+
 #: Of the newest batch against all before it: the last fifty count, and a device that slows down is noticed in as many.
 FORGET: Final = 0.02
 
@@ -73,6 +80,11 @@ class Cost:
         self._t = keep * self._t + tokens
         self.overhead = self._solve()
 
+    @property
+    def right_tokens(self) -> int:
+        """Tokens of a batch from which on the device would gain nothing by more."""
+        return round(min(max(OVERHEADS * self.overhead, LEAST_TOKENS), MOST_TOKENS))
+
     def _solve(self) -> float:
         """Return the ratio of what a forward and what a token costs; neither is below nothing."""
         trust = TRUST * self._ff
@@ -85,13 +97,13 @@ class Cost:
 
 @dataclass(slots=True)
 class Budget:
-    """Tokens of one task's batches: what the settings allow, less where the device's memory was short.
+    """Tokens of one task's batches, at most as many as it was made with: fewer where the device's memory was short.
 
     An attempt at more that fails costs a few forwards, so each fall makes the next attempt come later.
     """
 
     most: int
-    """Of the settings."""
+    """Where memory is not short."""
     tokens: int = field(init=False)
     """What `plan` is given."""
     _patience: int = field(init=False, default=FIRST_PATIENCE)
@@ -100,6 +112,11 @@ class Budget:
 
     def __post_init__(self) -> None:
         self.tokens = self.most
+
+    def settle(self, most: int) -> None:
+        """Allow so many from now on."""
+        self.most = most
+        self.tokens = min(self.tokens, most)
 
     def learn(self, batch: Batch, run: BatchRun) -> None:
         if run.fitted is None:

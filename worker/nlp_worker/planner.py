@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from nlp_worker.batching import Batch, plan
-from nlp_worker.cost import Budget, Cost
+from nlp_worker.cost import MOST_TOKENS, Budget, Cost
 from nlp_worker.errors import CheckpointError, RequestError
 
 if TYPE_CHECKING:
@@ -26,11 +26,13 @@ class Planner:
     """Plans polls, and learns from the batches that ran, for each checkpoint apart.
 
     Args:
-        padded_tokens: The most of one batch.
+        batch_tokens: The most of one batch; None is what each checkpoint gains by, as the warm-up shows.
+        cache_tokens: The most of one batch of rows that are generated, where batch_tokens does not say.
     """
 
-    def __init__(self, padded_tokens: int) -> None:
-        self._padded_tokens = padded_tokens
+    def __init__(self, batch_tokens: int | None = None, cache_tokens: int = MOST_TOKENS) -> None:
+        self._batch_tokens = batch_tokens
+        self._cache_tokens = cache_tokens
         self._costs: defaultdict[Task, Cost] = defaultdict(Cost)
         self._budgets: dict[Task, Budget] = {}
 
@@ -57,23 +59,26 @@ class Planner:
         rows = list(task.warm_up_rows())
         if not rows:
             return
-        self._run(Batch(task, rows), executor)
+        cost, budget = self._costs[task], self._budget(task)
         while True:
             batch = Batch(task, rows)
-            run = self._run(batch, executor)
+            # The faster of two: what a new shape sets up, or another process took, is none of the device's speed.
+            run = min((self._run(batch, executor) for _ in range(2)), key=lambda run: run.seconds)
             self._take_in(batch, run)
-            most = min(self._budget(task).tokens, task.max_batch_tokens or self._padded_tokens)
-            if run.seconds > WARM_UP_SECONDS or 2 * batch.size > most:
+            most = min(budget.tokens, task.max_batch_tokens or budget.tokens)
+            count = min(2 * len(rows), most * len(rows) // batch.size)
+            if run.seconds > WARM_UP_SECONDS or count <= len(rows):
                 break
-            rows *= 2
-        cost = self._costs[task]
+            rows = (rows * 2)[:count]
+        if self._batch_tokens is None:
+            budget.settle(self._cache_tokens if rows[0].new_tokens else cost.right_tokens)
         log.info(
             "warmed_up",
             task=task.name,
             model=task.model.name,
             tokens_per_second=round(1 / cost.seconds_per_token),
             overhead_tokens=round(cost.overhead),
-            batch_tokens=self._budget(task).tokens,
+            batch_tokens=budget.tokens,
         )
 
     def _run(self, batch: Batch, executor: Executor) -> BatchRun:
@@ -108,4 +113,4 @@ class Planner:
             log.warning("batch_tokens_changed", model=batch.task.model.name, before=before, now=budget.tokens)
 
     def _budget(self, task: Task) -> Budget:
-        return self._budgets.setdefault(task, Budget(self._padded_tokens))
+        return self._budgets.setdefault(task, Budget(self._batch_tokens or MOST_TOKENS))

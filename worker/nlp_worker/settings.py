@@ -130,8 +130,8 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=10_000_000,
-            description="Most tokens of one batch, with padding and what may be generated; by default 4096 on a CPU, "
-            "16384 on a GPU.",
+            description="Most tokens of one batch, with padding and what may be generated; by default what each "
+            "checkpoint gains by on the device, 2048 to 16384.",
         ),
     ] = None
     max_new_tokens: Annotated[

@@ -53,8 +53,8 @@ def wired(
         settings: Of the worker.
         worker_id: Goes into dead letters.
         task_names: What is served.
-        load: Returns the checkpoints that are served, and the most tokens of a batch of theirs; called when the topics
-            are known to be there.
+        load: Returns the checkpoints that are served, and the planner's ``cache_tokens``; called when the topics are
+            known to be there.
         executor: The device thread.
 
     Raises:
@@ -64,8 +64,8 @@ def wired(
     outputs = [name(task, settings.topic_prefix) for task in task_names for name in (results_topic, dead_letter_topic)]
     with contextlib.closing(connection.connect(settings)) as admin:
         connection.check_topics(admin, read=topics, write=outputs)
-    tasks, batch_tokens = load()
-    planner = Planner(batch_tokens)
+    tasks, cache_tokens = load()
+    planner = Planner(settings.batch_tokens, cache_tokens)
     # When all are loaded: what fits into the memory then is what will fit.
     for task in (task for served in tasks.values() for task in served.values()):
         planner.warm_up(task, executor)

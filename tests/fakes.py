@@ -31,7 +31,7 @@ REQUESTS = "nlp.text-classification.requests"
 RESULTS = "nlp.text-classification.results"
 DEAD_LETTERS = "nlp.text-classification.dead-letter"
 
-#: What a worker's batch has at most on a CPU.
+#: Of a batch at most.
 BATCH_TOKENS = 4096
 
 
@@ -223,6 +223,9 @@ class FakeConsumer:
     @property
     def membership(self) -> object | None:
         return None if self.rejoining else self
+
+    def behind(self) -> dict[Partition, int]:
+        return {p: len(self.kafka.logs[p]) - position for p, position in self.positions.items()}
 
     def take_revoked(self) -> set[Partition]:
         taken, self.revoked = self.revoked, set()

@@ -7,11 +7,14 @@ import json
 import os
 import signal
 import socket
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from apache_kafka import free_ports
 from nlp_schemas import RESULT, DeadLetter, TextClassificationResult
 from nlp_worker.errors import ExitCode
 from processes import PATIENCE, Topics, WorkerProcess
@@ -162,6 +165,32 @@ def test_what_cannot_start_exits_with_its_code_and_one_line(
     assert told in ended[1]
 
 
+def test_prometheus_reads_what_the_worker_did(
+    kafka_broker: RunningKafka, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Over HTTP, in its text format: answers by outcome, the device's time, and no lag when all is answered."""
+    (port,) = free_ports(1)
+    with (
+        Topics(kafka_broker) as topics,
+        WorkerProcess(topics, tiny_checkpoint, tmp_path, "--metrics-port", str(port)) as worker,
+    ):
+
+        def read() -> dict[str, float]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+                families = list(text_string_to_metric_families(response.read().decode()))
+            samples = [sample for family in families for sample in family.samples]
+            return {
+                name: sum(sample.value for sample in samples if sample.name == f"nlp_worker_{name}")
+                for name in ("requests_total", "device_seconds_total", "lag_records", "lag_device_seconds")
+            }
+
+        topics.send([*requests(1000), {"inputs": 5}])
+        topics.read_until(lambda: len(topics.answers) == 1001, worker)
+        topics.read_until(lambda: read()["requests_total"] == 1001 and not read()["lag_records"], worker)
+        assert read()["lag_device_seconds"] == 0
+        assert read()["device_seconds_total"] > 0
+
+
 def test_the_memory_of_a_worker_does_not_grow_with_the_backlog(
     real_kafka: RunningKafka, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +208,19 @@ def test_the_memory_of_a_worker_does_not_grow_with_the_backlog(
 
         topics.read_until(enough, worker)
         assert max(sizes) - sizes[0] < 200 * 2**20
+
+
+def test_a_metrics_port_that_is_taken_is_told(
+    embedded_kafka: RunningKafka, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Before any checkpoint is loaded."""
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, line = end_of(embedded_kafka, tiny_checkpoint, tmp_path, "--metrics-port", port)
+    assert code == ExitCode.USAGE
+    assert f"metrics_port: port {port} cannot be used: Address already in use" in line
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:

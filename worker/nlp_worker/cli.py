@@ -16,6 +16,7 @@ import structlog
 
 from nlp_schemas import TaskName, requests_topic
 from nlp_worker import logging as worker_logging
+from nlp_worker import metrics
 from nlp_worker.dead_letters_cli import dead_letters
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
@@ -89,6 +90,8 @@ def _run(settings: Settings) -> None:
     )
     if unknown := unknown_environment():
         log.warning("unknown_environment", names=unknown)
+    if settings.metrics_port is not None:
+        metrics.serve(settings.metrics_port)
     with _wired(settings, worker_id) as worker:
         _obey_signals(worker, settings.drain_seconds)
         log.info("ready", topics=sorted({requests_topic(s.task, settings.topic_prefix) for s in settings.models}))

@@ -155,6 +155,12 @@ class Consumer:
         self._jumps.forget(gained | lost)
         log.info("rebalance", partitions=_names(assignment), gained=_names(gained), lost=_names(lost))
 
+    def behind(self) -> dict[Partition, int]:
+        # The client's own `position()` may ask the broker, and wait.
+        states = dict(self._client._subscription.assignment)  # noqa: SLF001
+        known = {partition: state for partition, state in states.items() if state.highwater and state.position}
+        return {Partition(*partition): state.highwater - state.position.offset for partition, state in known.items()}
+
     def take_revoked(self) -> frozenset[Partition]:
         return self._revocations.take()
 

@@ -6,6 +6,7 @@ which they were started, and committing the oldest finished one is always right:
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import deque
@@ -15,6 +16,8 @@ import structlog
 
 from nlp_worker.breaker import Breaker
 from nlp_worker.errors import PublishError
+from nlp_worker.lag import Lag
+from nlp_worker.metrics import count_answers
 from nlp_worker.parts import Limits
 from nlp_worker.poll import Committed, Message, Poll, Record, Work
 from nlp_worker.quarantine import Quarantine
@@ -80,6 +83,7 @@ class Worker:
         self._waiting = Waiting(intake, planner, self._quarantine, limits)
         self._breaker = Breaker(limits.failures_in_a_row)
         self._planner = planner
+        self._lag = Lag(consumer, planner, clock)
         self._deferred: Poll | None = None
         self._held = False
         self._stopping = False
@@ -104,6 +108,7 @@ class Worker:
         self._disown()
         self._waiting.add(records)
         self._start()
+        self._lag.look(itertools.chain(self._waiting, *(poll.entries for poll in self._polls)))
 
     def drain(self, seconds: float) -> None:
         """Finish, publish and commit the polls in flight; what is not done in time is given up uncommitted.
@@ -151,6 +156,7 @@ class Worker:
         committed = self._delivery.deliver(poll, lambda: self._answers(poll), offsets, publish_seconds)
         if not published and (poll.published or committed is Committed.DONE):
             self._breaker.settle(poll.entries)
+            count_answers(poll.entries)
             self._log_failures(poll)
         self._deferred = poll if committed is Committed.LATER else None
         if committed is Committed.LOST:

@@ -10,6 +10,7 @@ import structlog
 from nlp_worker.batching import Batch, plan
 from nlp_worker.cost import MOST_TOKENS, Budget, Cost
 from nlp_worker.errors import CheckpointError, RequestError
+from nlp_worker.metrics import count_batch
 
 if TYPE_CHECKING:
     from nlp_worker.parts import Executor
@@ -91,6 +92,7 @@ class Planner:
     def learn(self, batch: Batch, run: BatchRun) -> None:
         """Take in what became of a batch of requests."""
         self._take_in(batch, run)
+        count_batch(batch, run)
         log.info(
             "batch",
             task=batch.task.name,

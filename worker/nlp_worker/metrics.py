@@ -1,0 +1,91 @@
+"""What Prometheus reads of a worker. Every metric stands here, and docs/metrics.md has the same list."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from typing import TYPE_CHECKING, Final
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from nlp_worker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from nlp_worker.batching import Batch
+    from nlp_worker.poll import BatchRun, Entry
+
+REGISTRY: Final = CollectorRegistry()
+
+# Of each counter another metric would tell when it was made.
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
+
+_OF_MODEL: Final = ("task", "model")
+
+REQUESTS: Final = Counter(
+    "nlp_worker_requests",
+    "Requests whose answers were published, by the code of their error; ok where there is none.",
+    ("task", "code"),
+    registry=REGISTRY,
+)
+ROWS: Final = Counter(
+    "nlp_worker_rows", "Rows that the device computed: a request has one or more.", _OF_MODEL, registry=REGISTRY
+)
+TOKENS: Final = Counter(
+    "nlp_worker_tokens", "Tokens of these rows, without what was generated.", _OF_MODEL, registry=REGISTRY
+)
+PADDED_TOKENS: Final = Counter(
+    "nlp_worker_padded_tokens",
+    "The same with padding: above tokens by what was computed in vain.",
+    _OF_MODEL,
+    registry=REGISTRY,
+)
+DEVICE_SECONDS: Final = Counter(
+    "nlp_worker_device_seconds", "Seconds that batches took on the device.", _OF_MODEL, registry=REGISTRY
+)
+DEVICE_IDLE_SECONDS: Final = Counter(
+    "nlp_worker_device_idle_seconds",
+    "Seconds that the device had nothing to do, counted when the next batch begins.",
+    registry=REGISTRY,
+)
+LAG_RECORDS: Final = Gauge(
+    "nlp_worker_lag_records",
+    "Requests of a partition that are not answered yet, as far as the broker has told.",
+    ("topic", "partition"),
+    registry=REGISTRY,
+)
+LAG_DEVICE_SECONDS: Final = Gauge(
+    "nlp_worker_lag_device_seconds",
+    "Seconds that this worker's device will take for all of them.",
+    registry=REGISTRY,
+)
+
+
+def count_batch(batch: Batch, run: BatchRun) -> None:
+    """Count a batch that the device has computed."""
+    labels = batch.task.name, batch.task.model.name
+    ROWS.labels(*labels).inc(len(batch.rows))
+    TOKENS.labels(*labels).inc(batch.tokens)
+    PADDED_TOKENS.labels(*labels).inc(batch.padded_tokens)
+    DEVICE_SECONDS.labels(*labels).inc(run.seconds)
+    DEVICE_IDLE_SECONDS.inc(run.idle)
+
+
+def count_answers(entries: Iterable[Entry]) -> None:
+    """Count requests that were answered."""
+    counts = Counts((entry.task_name, "ok" if entry.error is None else entry.error.code) for entry in entries)
+    for labels, count in counts.items():
+        REQUESTS.labels(*labels).inc(count)
+
+
+def serve(port: int) -> None:
+    """Serve the metrics on a port, at /metrics, until the process ends.
+
+    Raises:
+        SettingsError: the port cannot be used.
+    """
+    try:
+        prometheus_client.start_http_server(port, registry=REGISTRY)
+    except OSError as error:
+        raise SettingsError(f"metrics_port: port {port} cannot be used: {error.strerror}") from None

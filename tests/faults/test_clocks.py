@@ -33,7 +33,7 @@ def test_the_clock_jumps_an_hour(kafka: ProxiedKafka, tmp_path: Path, matrix: Ma
     """Only what has a deadline sees it: sessions, transactions and everything else that lasts goes on as before."""
     row = matrix.row("F17", f"the worker's clock jumps an hour {way}", delivery)
     options = ("--delivery", delivery)
-    with Letters(kafka) as ledger, FaultyWorker(ledger, tmp_path, *options, faults=f"after_poll:10:{way}") as worker:
+    with Letters(kafka) as ledger, FaultyWorker(ledger, tmp_path, *options, faults=f"after_poll:3:{way}") as worker:
         with ledger.traffic(PER_SECOND):
             ledger.wait_for(REQUESTS, worker)
             ledger.send(1, timeout_ms=MINUTES)

@@ -158,8 +158,8 @@ class Consumer:
     def behind(self) -> dict[Partition, int]:
         # The client's own `position()` may ask the broker, and wait.
         states = dict(self._client._subscription.assignment)  # noqa: SLF001
-        known = {partition: state for partition, state in states.items() if state.highwater and state.position}
-        return {Partition(*partition): state.highwater - state.position.offset for partition, state in known.items()}
+        told = {at: state for at, state in states.items() if None not in (state.highwater, state.position)}
+        return {Partition(*partition): state.highwater - state.position.offset for partition, state in told.items()}
 
     def take_revoked(self) -> frozenset[Partition]:
         return self._revocations.take()

@@ -148,10 +148,12 @@ class Consumer:
 
     def _note_assignment(self) -> None:
         assignment = frozenset(Partition(*partition) for partition in self._client.assignment())
-        if assignment == self._assignment:
-            return
-        gained, lost = assignment - self._assignment, self._assignment - assignment
+        # What was taken away and came back within one poll was lost all the same: its records come again.
+        lost = self._assignment & ((self._assignment - assignment) | self._revocations.untaken)
+        gained = assignment - (self._assignment - lost)
         self._assignment = assignment
+        if not gained and not lost:
+            return
         self._jumps.forget(gained | lost)
         log.info("rebalance", partitions=_names(assignment), gained=_names(gained), lost=_names(lost))
 

@@ -39,6 +39,11 @@ class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyt
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Records of what was assigned say so by themselves."""
 
+    @property
+    def untaken(self) -> frozenset[Partition]:
+        with self._lock:
+            return frozenset(self._revoked)
+
     def take(self) -> frozenset[Partition]:
         with self._lock:
             taken = frozenset(self._revoked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
@@ -21,44 +22,32 @@ REGISTRY: Final = CollectorRegistry()
 # Of each counter another metric would tell when it was made.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
 
+_counter: Final = partial(Counter, registry=REGISTRY)
+_gauge: Final = partial(Gauge, registry=REGISTRY)
+
 _OF_MODEL: Final = ("task", "model")
 
-REQUESTS: Final = Counter(
+REQUESTS: Final = _counter(
     "nlp_worker_requests",
     "Requests whose answers were published, by the code of their error; ok where there is none.",
     ("task", "code"),
-    registry=REGISTRY,
 )
-ROWS: Final = Counter(
-    "nlp_worker_rows", "Rows that the device computed: a request has one or more.", _OF_MODEL, registry=REGISTRY
+ROWS: Final = _counter("nlp_worker_rows", "Rows that the device computed: a request has one or more.", _OF_MODEL)
+TOKENS: Final = _counter("nlp_worker_tokens", "Tokens of these rows, without what was generated.", _OF_MODEL)
+PADDED_TOKENS: Final = _counter(
+    "nlp_worker_padded_tokens", "The same with padding: above tokens by what was computed in vain.", _OF_MODEL
 )
-TOKENS: Final = Counter(
-    "nlp_worker_tokens", "Tokens of these rows, without what was generated.", _OF_MODEL, registry=REGISTRY
+DEVICE_SECONDS: Final = _counter("nlp_worker_device_seconds", "Seconds that batches took on the device.", _OF_MODEL)
+DEVICE_IDLE_SECONDS: Final = _counter(
+    "nlp_worker_device_idle_seconds", "Seconds that the device had nothing to do, counted when the next batch begins."
 )
-PADDED_TOKENS: Final = Counter(
-    "nlp_worker_padded_tokens",
-    "The same with padding: above tokens by what was computed in vain.",
-    _OF_MODEL,
-    registry=REGISTRY,
-)
-DEVICE_SECONDS: Final = Counter(
-    "nlp_worker_device_seconds", "Seconds that batches took on the device.", _OF_MODEL, registry=REGISTRY
-)
-DEVICE_IDLE_SECONDS: Final = Counter(
-    "nlp_worker_device_idle_seconds",
-    "Seconds that the device had nothing to do, counted when the next batch begins.",
-    registry=REGISTRY,
-)
-LAG_RECORDS: Final = Gauge(
+LAG_RECORDS: Final = _gauge(
     "nlp_worker_lag_records",
     "Requests of a partition that are not answered yet, as far as the broker has told.",
     ("topic", "partition"),
-    registry=REGISTRY,
 )
-LAG_DEVICE_SECONDS: Final = Gauge(
-    "nlp_worker_lag_device_seconds",
-    "Seconds that this worker's device will take for all of them.",
-    registry=REGISTRY,
+LAG_DEVICE_SECONDS: Final = _gauge(
+    "nlp_worker_lag_device_seconds", "Seconds that this worker's device will take for all of them."
 )
 
 

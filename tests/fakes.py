@@ -31,6 +31,9 @@ REQUESTS = "nlp.text-classification.requests"
 RESULTS = "nlp.text-classification.results"
 DEAD_LETTERS = "nlp.text-classification.dead-letter"
 
+#: Where requests may want their answers, with partitions.
+REPLY_TOPICS = {"replies": 3}
+
 #: Of a batch at most.
 BATCH_TOKENS = 4096
 
@@ -176,9 +179,9 @@ class FakeKafka:
         self.committed = dict.fromkeys(self.logs, 0)
         self.metadata: dict[Partition, str] = {}
 
-    def send(self, value: object, partition: int = 0) -> None:
+    def send(self, value: object, partition: int = 0, headers: Sequence[tuple[str, bytes | None]] = ()) -> None:
         log = self.logs[Partition(REQUESTS, partition)]
-        log.append(record(value, offset=len(log), partition=partition))
+        log.append(record(value, offset=len(log), partition=partition)._replace(headers=headers))
 
 
 class FakeConsumer:
@@ -289,6 +292,7 @@ class Bench:
                 {TaskName.TEXT_CLASSIFICATION: {"fake": self.task}},
                 self.clock,
                 max_age,
+                REPLY_TOPICS,
             ),
             Answering("nlp", "worker-1", self.publisher.fits),
             planner=Planner(BATCH_TOKENS),

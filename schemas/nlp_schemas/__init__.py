@@ -40,6 +40,7 @@ from nlp_schemas.generation import (
     TranslationRequest,
     TranslationResult,
 )
+from nlp_schemas.headers import AnswerHeaders, RequestHeaders, Traced
 from nlp_schemas.request import (
     MAX_ID_CHARACTERS,
     MAX_REQUEST_BYTES,
@@ -82,6 +83,7 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "REQUESTS",
     "RESULT",
+    "AnswerHeaders",
     "AnswerMessage",
     "ChatMessage",
     "Choice",
@@ -115,6 +117,7 @@ __all__ = [
     "QuestionAnsweringRequest",
     "QuestionAnsweringResult",
     "Request",
+    "RequestHeaders",
     "Result",
     "Source",
     "Span",
@@ -136,6 +139,7 @@ __all__ = [
     "TokenClassificationParameters",
     "TokenClassificationRequest",
     "TokenClassificationResult",
+    "Traced",
     "Translation",
     "TranslationParameters",
     "TranslationRequest",

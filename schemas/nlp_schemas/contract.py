@@ -1,6 +1,6 @@
 """Every task's request and result, by the task's name, and any answer as one type."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -21,7 +21,7 @@ from nlp_schemas.generation import (
     TranslationResult,
 )
 from nlp_schemas.request import Request
-from nlp_schemas.result import ErrorResult
+from nlp_schemas.result import ErrorResult, OkResult
 from nlp_schemas.task import TaskName
 from nlp_schemas.understanding import (
     FeatureExtractionRequest,
@@ -62,6 +62,11 @@ Ok = Annotated[
     | MultipleChoiceResult,
     Field(discriminator="task"),
 ]
+
+#: The model of each task's answers with outputs.
+RESULTS: Final[dict[TaskName, type[OkResult]]] = {
+    model.model_fields["task"].default: model for model in get_args(get_args(Ok)[0])
+}
 
 #: Any answer: told apart by ``status``, then by ``task``.
 Result = Annotated[Ok | ErrorResult, Field(discriminator="status")]

@@ -37,6 +37,11 @@ class ValueOmitted(StrEnum):
     """It was null, and so was the key: clients refuse to send such a record, so the dead letter's value is empty."""
 
 
+def header_name(field: str) -> str:
+    """Return the header that a field of `DeadLetter` stands in."""
+    return HEADER_PREFIX + field.replace("_", "-")
+
+
 class DeadLetter(BaseModel):
     """The headers that a dead letter adds to the original ones, all of them text."""
 
@@ -58,7 +63,7 @@ class DeadLetter(BaseModel):
 
     def to_headers(self) -> list[tuple[str, bytes]]:
         return [
-            (HEADER_PREFIX + name.replace("_", "-"), str(value).encode())
+            (header_name(name), str(value).encode())
             for name, value in self.model_dump(mode="json", exclude_none=True).items()
         ]
 

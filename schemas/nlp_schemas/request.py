@@ -6,9 +6,11 @@ silence would hide a typo.
 
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from nlp_schemas.task import own_name
+from nlp_schemas.task import ALIASES, own_name
 
 #: Characters. The tokenizer reads a whole text before it truncates, up to 4 s for 1 MB: longer ones would hold up
 #: every request behind them.
@@ -71,6 +73,15 @@ class Request(Closed):
         int | None,
         Field(gt=0, le=MAX_TIMEOUT_MS, description="Counts from the record's timestamp; later it is not computed."),
     ] = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Name the task's aliases too."""
+        reference = handler(schema)
+        task = handler.resolve_ref_schema(reference).get("properties", {}).get("task", {})
+        if names := [alias for alias, own in ALIASES.items() if own == task.get("const")]:
+            task["enum"] = [task.pop("const"), *names]
+        return reference
 
     @field_validator("task", mode="before", check_fields=False)
     @classmethod

@@ -35,9 +35,10 @@ def values(broker: RunningKafka, topic: str, count: int) -> list[bytes]:
 
 @pytest.mark.parametrize("compression_type", [None, "lz4"])
 def test_messages_are_what_send_makes_of_them(kafka_broker: RunningKafka, compression_type: str | None) -> None:
-    """Keys of all lengths have the partitions that other clients give them; content and order stay as they are."""
-    contents = [record for record in RECORDS if record[0] is not None]
+    """Keys of all lengths have the partitions that other clients give them, or that the message names."""
+    contents: list[tuple[Any, ...]] = [record for record in RECORDS if record[0] is not None]
     contents += [(b"\xff" * (number % 40), b"%d" % number, []) for number in range(500)]
+    contents += [(key, b"to %d" % number, [], number) for number in range(5) for key in (b"key", None)]
 
     def sent(send: Callable[[KafkaProducer, list[Message]], list[Any]]) -> list[tuple[Any, ...]]:
         topic = unique("bulk")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nlp_schemas import (
     MAX_MESSAGE_CHARACTERS,
+    AnswerHeaders,
     DeadLetter,
     Error,
     ErrorCode,
@@ -13,6 +14,7 @@ from nlp_schemas import (
     OkResult,
     Source,
     Stage,
+    Traced,
     ValueOmitted,
     dead_letter_topic,
     results_topic,
@@ -24,10 +26,10 @@ from nlp_worker.poll import Entry, Message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ANSWER_HEADERS: Final = [("content-type", b"application/json"), ("nlp-schema", b"1")]
+ANSWER_HEADERS: Final = AnswerHeaders().to_headers()
 
 #: Headers of a request that its answer carries too, so that requests and traces find their answers.
-ECHOED_HEADERS: Final = frozenset({"kafka_correlationId", "traceparent", "tracestate"})
+ECHOED_HEADERS: Final = frozenset(field.alias or name for name, field in Traced.model_fields.items())
 
 
 class Answering:
@@ -80,8 +82,19 @@ class Answering:
 
     def _answer(self, entry: Entry, value: bytes) -> Message:
         echoed = [(name, content or b"") for name, content in entry.record.headers if name in ECHOED_HEADERS]
-        topic = results_topic(entry.task_name, self._prefix)
-        return Message(topic, entry.record.key, value, ANSWER_HEADERS + echoed)
+        own = self._event_headers(entry) if entry.event else ANSWER_HEADERS
+        topic, partition = entry.reply or (results_topic(entry.task_name, self._prefix), None)
+        return Message(topic, entry.record.key, value, own + echoed, partition)
+
+    def _event_headers(self, entry: Entry) -> list[tuple[str, bytes]]:
+        """Return what makes an answer a CloudEvent: the same attributes whenever the request is answered again."""
+        return AnswerHeaders(
+            ce_specversion="1.0",
+            ce_id=entry.origin,
+            ce_source=f"/{self._prefix}/{entry.task_name}",
+            ce_type=f"nlp.{entry.task_name}.{'ok' if entry.error is None else 'error'}",
+            ce_subject=entry.request_id,
+        ).to_headers()
 
     def _dead_letter(self, entry: Entry) -> Message:
         record, topic = entry.record, dead_letter_topic(entry.task_name, self._prefix)

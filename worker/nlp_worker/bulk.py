@@ -77,7 +77,7 @@ class _Batch(ProducerBatch):  # type: ignore[misc]  # kafka-python is untyped
 
 
 class _Topic:
-    """A topic's partitions: that of each key, and one for all messages without."""
+    """A topic's partitions: that which a message names, that of its key, and one for all that have neither."""
 
     def __init__(self, client: KafkaProducer, name: str) -> None:
         numbers = client.partitions_for(name)
@@ -85,8 +85,12 @@ class _Topic:
         with_leader = client._metadata.available_partitions_for_topic(name) or numbers  # noqa: SLF001
         self._any = TopicPartition(name, random.choice(sorted(with_leader)))  # noqa: S311 - no secret
 
-    def partition(self, key: bytes | None) -> TopicPartition:
-        return self._any if key is None else self._partitions[(murmur2(key) & WITHOUT_SIGN) % len(self._partitions)]
+    def partition(self, message: Message) -> TopicPartition:
+        if message.partition is not None:
+            return TopicPartition(message.topic, message.partition)
+        if message.key is None:
+            return self._any
+        return self._partitions[(murmur2(message.key) & WITHOUT_SIGN) % len(self._partitions)]
 
 
 def send_all(client: KafkaProducer, messages: Sequence[Message]) -> list[Acknowledgement]:
@@ -103,7 +107,7 @@ def send_all(client: KafkaProducer, messages: Sequence[Message]) -> list[Acknowl
     filled: dict[TopicPartition, list[_Batch]] = {}
     acknowledgements = []
     for message in messages:
-        partition = topics[message.topic].partition(message.key)
+        partition = topics[message.topic].partition(message)
         batches = filled.setdefault(partition, [])
         content = None, message.key, message.value, message.headers
         acknowledgement = batches[-1].try_append(*content) if batches else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
 import click
 import structlog
 
-from nlp_schemas import TaskName, requests_topic
+from nlp_schemas import DEFAULT_PREFIX, TaskName, requests_topic
 from nlp_worker import logging as worker_logging
 from nlp_worker import metrics
 from nlp_worker.dead_letters_cli import dead_letters
@@ -192,6 +193,30 @@ def _topic(text: str) -> tuple[str, int]:
     if partitions and not (partitions.isdigit() and int(partitions)):
         _exit(SettingsError(f"--topic {text}: {partitions!r} is no number of partitions"))
     return name, int(partitions or 1)
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False),
+              help="Write a JSON Schema of each task's requests and answers here, and asyncapi.json.")  # fmt: skip
+@click.option("--topic-prefix", default=DEFAULT_PREFIX, show_default=True, help="What the topics' names start with.")
+def schema(folder: Path | None, topic_prefix: str) -> None:
+    """Print the contract as an AsyncAPI 3.0 document, or write it and the JSON Schemas of all tasks to a folder."""
+    from nlp_schemas.documents import asyncapi, documents  # noqa: PLC0415 - the other commands do without
+
+    if folder is None:
+        click.echo(_json(asyncapi(topic_prefix)))
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, document in documents(topic_prefix).items():
+            (folder / name).write_text(_json(document) + "\n", encoding="utf-8")
+            click.echo(folder / name)
+    except OSError as error:
+        _exit(SettingsError(f"--folder {folder} cannot be written to: {error.strerror}"))
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 @main.command()

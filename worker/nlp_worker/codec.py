@@ -19,12 +19,13 @@ from nlp_schemas import (
     ErrorResult,
     OkResult,
     Request,
+    RequestHeaders,
     TaskName,
 )
 from nlp_worker.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
@@ -56,6 +57,20 @@ def decode(value: bytes | None, task: TaskName) -> Request:
         return model.model_validate_json(value)
     except ValidationError as error:
         raise InvalidRequestError(_describe(error, value, model), request_id=valid_id(value)) from None
+
+
+def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> RequestHeaders:
+    """Read what a request says in its headers.
+
+    Raises:
+        InvalidRequestError: one of them says what it cannot.
+    """
+    try:
+        return RequestHeaders.of(headers)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = "".join(f" {part}" for part in problem["loc"])
+        raise InvalidRequestError(f"header{name}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
 def encode(answer: OkResult | ErrorResult) -> bytes:

@@ -235,6 +235,12 @@ def _problem(described: Mapping[str, Any], name: str, operation: str) -> str | N
     return None
 
 
+def count_partitions(admin: KafkaAdminClient, topics: Collection[str]) -> dict[str, int]:
+    """Return the number of partitions of topics that exist."""
+    described = admin.describe_topics(sorted(topics)) if topics else []
+    return {str(topic["name"]): len(topic["partitions"]) for topic in described}
+
+
 def max_message_bytes(admin: KafkaAdminClient, topics: Collection[str]) -> dict[str, int]:
     """Return the `max.message.bytes` of each topic, Kafka's default where it may not be read."""
     limits = dict.fromkeys(topics, DEFAULT_MAX_MESSAGE_BYTES)

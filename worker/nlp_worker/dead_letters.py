@@ -133,8 +133,8 @@ def find_requests(admin: KafkaAdminClient, prefix: str, tasks: Iterable[TaskName
 def _describe(admin: KafkaAdminClient, names: Mapping[str, TaskName], *, right: str) -> list[Topic]:
     connection.check_topics(admin, **{"read": [], "write": []} | {right: sorted(names)})
     limits = connection.max_message_bytes(admin, names)
-    described = {str(topic["name"]): topic for topic in admin.describe_topics(sorted(names))}
-    return [Topic(name, task, len(described[name]["partitions"]), limits[name]) for name, task in names.items()]
+    partitions = connection.count_partitions(admin, names)
+    return [Topic(name, task, partitions[name], limits[name]) for name, task in names.items()]
 
 
 class Reader:

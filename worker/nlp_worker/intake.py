@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from nlp_schemas import Request, Stage, TaskName
@@ -16,11 +17,12 @@ from nlp_worker.errors import (
     UnknownModelError,
 )
 from nlp_worker.isolation import isolate
-from nlp_worker.poll import Entry, Record
+from nlp_worker.poll import Entry, Record, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nlp_schemas import RequestHeaders
     from nlp_worker.clock import Clock
     from nlp_worker.tasks.base import Prepared, Task
 
@@ -36,6 +38,7 @@ class Intake:
         tasks: The checkpoints that are served: for each task by name, the first being the default.
         clock: Tells how old a request is.
         max_age: Seconds after which a request is not computed, whatever it says itself.
+        reply_topics: Topics that a request may want its answer in, with the number of partitions of each.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class Intake:
         tasks: Mapping[TaskName, Mapping[str, Task]],
         clock: Clock,
         max_age: float = math.inf,
+        reply_topics: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self._topics = topics
         self._tasks = tasks
         self._clock = clock
         self._max_age = max_age
+        self._reply_topics = reply_topics
 
     def entry(self, record: Record) -> Entry:
         entry = Entry(record, self._topics[record.topic])
@@ -63,6 +68,7 @@ class Intake:
         by_task: dict[Task, list[Entry]] = {}
         for entry in entries:
             entry.read = True
+            self._read_headers(entry)
             if entry.error is not None:
                 entry.request_id = codec.valid_id(entry.record.value) or entry.request_id
                 continue
@@ -71,6 +77,33 @@ class Intake:
                 by_task.setdefault(entry.task, []).append(entry)
         for task, of_task in by_task.items():
             _preprocess(task, of_task)
+
+    def _read_headers(self, entry: Entry) -> None:
+        if not entry.record.headers:
+            return
+        try:
+            headers = codec.decode_headers(entry.record.headers)
+            entry.event = headers.is_event
+            entry.request_id = (headers.ce_id if headers.is_event else None) or entry.request_id
+            entry.reply = self._reply(headers)
+        except InvalidRequestError as error:
+            entry.fail(error, Stage.DECODE)
+
+    def _reply(self, headers: RequestHeaders) -> Reply | None:
+        topic, partition = headers.reply_topic, headers.reply_partition
+        if topic is None:
+            return None
+        if topic not in self._reply_topics:
+            allowed = ", ".join(self._reply_topics) or "none"
+            raise InvalidRequestError(
+                f"header kafka_replyTopic: {topic!r} is not allowed; the worker's reply_topic allows {allowed}"
+            )
+        if partition is not None and partition >= self._reply_topics[topic]:
+            last = self._reply_topics[topic] - 1
+            raise InvalidRequestError(
+                f"header kafka_replyPartition: {partition} is not from 0 up to {last}, as {topic} has"
+            )
+        return Reply(topic, partition)
 
     def _decode(self, entry: Entry) -> None:
         try:

@@ -50,6 +50,16 @@ class Message(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
+    partition: int | None = None
+    """None is what follows from its key."""
+
+
+class Reply(NamedTuple):
+    """Where a request wants its answer."""
+
+    topic: str
+    partition: int | None
+    """None is what follows from the request's key."""
 
 
 class Commit(NamedTuple):
@@ -149,6 +159,10 @@ class Entry:
     stage: Stage | None = None
     """Where the error happened."""
     request_id: str = ""
+    reply: Reply | None = None
+    """Where the answer goes; None is the results topic."""
+    event: bool = False
+    """Whether the request is a CloudEvent, and so its answer."""
     read: bool = False
     """Whether it was decoded and preprocessed, with rows or an error as the outcome."""
     attempt: int = 1

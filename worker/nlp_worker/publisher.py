@@ -165,11 +165,16 @@ class Publisher:
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close the client; what it still holds after `timeout` seconds is dropped."""
-        try:
-            self._client.close(timeout=timeout)
-        except kafka_errors.KafkaError:
-            # With the broker down the client's own `close` raises and closes nothing.
-            self._client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
+        close(self._client, timeout)
+
+
+def close(client: KafkaProducer, timeout: float) -> None:
+    """Close a producer; what it still holds after `timeout` seconds is dropped."""
+    try:
+        client.close(timeout=timeout)
+    except kafka_errors.KafkaError:
+        # With the broker down the client's own `close` raises and closes nothing.
+        client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
 
 
 def producer_arguments(settings: Settings, limits: Iterable[int], **own: Any) -> dict[str, Any]:

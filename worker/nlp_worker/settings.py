@@ -116,6 +116,11 @@ class Settings(BaseSettings):
     topic_prefix: Annotated[
         str, Field(pattern=r"^[a-zA-Z0-9._-]{1,150}$", description="What the topics' names start with.")
     ] = DEFAULT_PREFIX
+    reply_topic: Annotated[
+        tuple[str, ...],
+        NoDecode,
+        Field(description="A topic that a request may want its answer in (kafka_replyTopic). May repeat."),
+    ] = ()
     drain_seconds: Annotated[
         float, Field(ge=0, le=3600, description="How long a stopping worker may finish what it has begun.")
     ] = 20.0
@@ -175,9 +180,9 @@ class Settings(BaseSettings):
     ] = "auto"
     kafka: KafkaSettings = KafkaSettings()
 
-    @field_validator("model", mode="before")
+    @field_validator("model", "reply_topic", mode="before")
     @classmethod
-    def _split_models(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
         return json.loads(value) if value.startswith("[") else [part for part in value.split(",") if part]

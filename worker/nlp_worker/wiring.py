@@ -62,8 +62,10 @@ def wired(
     """
     topics = {requests_topic(task, settings.topic_prefix): task for task in task_names}
     outputs = [name(task, settings.topic_prefix) for task in task_names for name in (results_topic, dead_letter_topic)]
+    outputs += settings.reply_topic
     with contextlib.closing(connection.connect(settings)) as admin:
         connection.check_topics(admin, read=topics, write=outputs)
+        reply_topics = connection.count_partitions(admin, settings.reply_topic)
     tasks, cache_tokens = load()
     planner = Planner(settings.batch_tokens, cache_tokens)
     # When all are loaded: what fits into the memory then is what will fit.
@@ -84,7 +86,7 @@ def wired(
             consumer,
             _delivery(publisher, consumer),
             executor,
-            Intake(topics, tasks, time, settings.max_age_seconds or math.inf),
+            Intake(topics, tasks, time, settings.max_age_seconds or math.inf, reply_topics),
             Answering(settings.topic_prefix, worker_id, publisher.fits),
             planner=planner,
             limits=Limits(

@@ -21,7 +21,7 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from benchmarks.rate import TASK
 from nlp_schemas import requests_topic, results_topic
-from nlp_worker import consumer, publisher
+from nlp_worker import kafka_clients
 from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -92,9 +92,12 @@ def main(checkpoint: Path, threads: int, rows: int, linger_ms: int) -> None:
     torch.set_num_threads(threads)
     classify = Classifier(checkpoint)
     broker = {"bootstrap_servers": settings.bootstrap_servers}
-    producer = KafkaProducer(**broker, **publisher.OWN_SETTINGS)
+    producer = KafkaProducer(**broker, **kafka_clients.PRODUCER_SETTINGS)
     reader = KafkaConsumer(
-        requests_topic(TASK, settings.topic_prefix), **broker, group_id=settings.group, **consumer.OWN_SETTINGS
+        requests_topic(TASK, settings.topic_prefix),
+        **broker,
+        group_id=settings.group,
+        **kafka_clients.CONSUMER_SETTINGS,
     )
 
     def poll(timeout_ms: int, most: int) -> list[Any]:

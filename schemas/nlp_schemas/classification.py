@@ -50,7 +50,7 @@ class TextClassificationRequest(Request):
 
     task: Literal[TaskName.TEXT_CLASSIFICATION] = TaskName.TEXT_CLASSIFICATION
     inputs: TextOrPair
-    parameters: TextClassificationParameters = TextClassificationParameters()
+    parameters: TextClassificationParameters = Field(default_factory=TextClassificationParameters)
 
 
 class TextClassificationResult(OkResult):
@@ -160,7 +160,7 @@ class TokenClassificationRequest(Request):
 
     task: Literal[TaskName.TOKEN_CLASSIFICATION] = TaskName.TOKEN_CLASSIFICATION
     inputs: Text
-    parameters: TokenClassificationParameters = TokenClassificationParameters()
+    parameters: TokenClassificationParameters = Field(default_factory=TokenClassificationParameters)
 
 
 class Token(Answer):

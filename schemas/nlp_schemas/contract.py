@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, get_args
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from nlp_schemas.classification import (
     TextClassificationRequest,
@@ -72,4 +72,4 @@ RESULTS: Final[dict[TaskName, type[OkResult]]] = {
 Result = Annotated[Ok | ErrorResult, Field(discriminator="status")]
 
 #: Reads an answer: ``RESULT.validate_json(value)``.
-RESULT: Final[TypeAdapter[Ok | ErrorResult]] = TypeAdapter(Result)
+RESULT: Final[TypeAdapter[Ok | ErrorResult]] = TypeAdapter(Result, config=ConfigDict(defer_build=True))

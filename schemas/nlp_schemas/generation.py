@@ -146,7 +146,7 @@ class SummarizationRequest(Request):
 
     task: Literal[TaskName.SUMMARIZATION] = TaskName.SUMMARIZATION
     inputs: Text
-    parameters: SummarizationParameters = SummarizationParameters()
+    parameters: SummarizationParameters = Field(default_factory=SummarizationParameters)
 
 
 class Summary(Answer):
@@ -176,7 +176,7 @@ class TranslationRequest(Request):
 
     task: Literal[TaskName.TRANSLATION] = TaskName.TRANSLATION
     inputs: Text
-    parameters: TranslationParameters = TranslationParameters()
+    parameters: TranslationParameters = Field(default_factory=TranslationParameters)
 
 
 class Translation(Answer):
@@ -233,7 +233,7 @@ class TextGenerationRequest(Request):
 
     task: Literal[TaskName.TEXT_GENERATION] = TaskName.TEXT_GENERATION
     inputs: PromptOrChat
-    parameters: TextGenerationParameters = TextGenerationParameters()
+    parameters: TextGenerationParameters = Field(default_factory=TextGenerationParameters)
 
     @field_validator("inputs", mode="before")
     @classmethod

@@ -51,7 +51,7 @@ ShortText = Annotated[str, Field(min_length=1, max_length=MAX_LABEL_CHARACTERS)]
 class Closed(BaseModel):
     """Strict types, no unknown fields, never changed once read."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Request(Closed):

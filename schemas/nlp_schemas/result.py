@@ -32,7 +32,7 @@ class ErrorCode(StrEnum):
 class Answer(BaseModel):
     """Lenient to read: a newer worker may say more."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 #: NaN and infinity are no JSON, and no answer either.

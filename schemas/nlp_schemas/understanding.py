@@ -46,7 +46,7 @@ class FillMaskRequest(Request):
 
     task: Literal[TaskName.FILL_MASK] = TaskName.FILL_MASK
     inputs: NonEmptyText
-    parameters: FillMaskParameters = FillMaskParameters()
+    parameters: FillMaskParameters = Field(default_factory=FillMaskParameters)
 
 
 class Filling(Answer):
@@ -104,7 +104,7 @@ class QuestionAnsweringRequest(Request):
 
     task: Literal[TaskName.QUESTION_ANSWERING] = TaskName.QUESTION_ANSWERING
     inputs: QuestionAnsweringInputs
-    parameters: QuestionAnsweringParameters = QuestionAnsweringParameters()
+    parameters: QuestionAnsweringParameters = Field(default_factory=QuestionAnsweringParameters)
 
 
 class Span(Answer):
@@ -144,7 +144,7 @@ class FeatureExtractionRequest(Request):
 
     task: Literal[TaskName.FEATURE_EXTRACTION] = TaskName.FEATURE_EXTRACTION
     inputs: Text
-    parameters: FeatureExtractionParameters = FeatureExtractionParameters()
+    parameters: FeatureExtractionParameters = Field(default_factory=FeatureExtractionParameters)
 
 
 class FeatureExtractionResult(OkResult):
@@ -177,7 +177,7 @@ class MultipleChoiceRequest(Request):
 
     task: Literal[TaskName.MULTIPLE_CHOICE] = TaskName.MULTIPLE_CHOICE
     inputs: MultipleChoiceInputs
-    parameters: MultipleChoiceParameters = MultipleChoiceParameters()
+    parameters: MultipleChoiceParameters = Field(default_factory=MultipleChoiceParameters)
 
 
 class Choice(Answer):

@@ -17,13 +17,12 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
-from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 from pydantic_core import to_json
 
 from nlp_schemas import ALIASES, ErrorCode, Ok, Source, TaskName, requests_topic, results_topic
 from nlp_schemas.task import own_name
-from nlp_worker import connection, publisher
+from nlp_worker import connection, kafka_clients
 from nlp_worker.errors import PublishError
 from nlp_worker.pending import (
     CORRELATION_HEADER,
@@ -35,10 +34,9 @@ from nlp_worker.pending import (
     Waiting,
 )
 from nlp_worker.replies import Replies
-from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -95,6 +93,8 @@ class Client:
         kafka: Mapping[str, Any] | None = None,
         config: Path | None = None,
     ) -> None:
+        from nlp_worker.settings import load_settings  # noqa: PLC0415 - a tenth of the time that an import takes
+
         given = {"bootstrap_servers": bootstrap_servers, "topic_prefix": topic_prefix, "kafka": kafka}
         self._settings = load_settings({name: value for name, value in given.items() if value is not None}, config)
         self._reply_topic = reply_topic
@@ -204,7 +204,7 @@ class Client:
 
     def stream(
         self, task: str, inputs: Iterable[Item], *, ordered: bool = True, **options: Any
-    ) -> Iterator[tuple[Item, AnswerFuture]]:
+    ) -> Generator[tuple[Item, AnswerFuture], None, None]:
         """Send a request for each of the inputs, taken as there is room for them; give each with its future, done.
 
         Args:
@@ -259,13 +259,13 @@ class Client:
         if self._producer is None or self._producer is self._failed:
             self._close_producer(0)
             limits = [channel.max_bytes for channel in self._channels.values()]
-            arguments = publisher.producer_arguments(self._settings, limits)
-            self._producer = connection.open_client(KafkaProducer, arguments, "kafka.producer")
+            arguments = kafka_clients.producer_arguments(self._settings, limits)
+            self._producer = kafka_clients.open_producer(arguments)
         return self._producer
 
     def _close_producer(self, timeout: float) -> None:
         if self._producer is not None:
-            publisher.close(self._producer, timeout)
+            kafka_clients.close_producer(self._producer, timeout)
             self._producer = None
 
     def _sent(self, pending: Pending, record: Any) -> None:
@@ -284,7 +284,7 @@ class Client:
         """Send what was submitted, wait for no answer, and fail what has none."""
         with self._opening:
             self._waiting.end(ClientClosedError("it was closed before the answer came"))
-            self._close_producer(publisher.CLOSE_TIMEOUT)
+            self._close_producer(kafka_clients.CLOSE_TIMEOUT)
         self._replies.close()
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState
 
 from nlp_worker.client_traps import finish_joining, free_parked
-from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, kafka_offsets, open_client
+from nlp_worker.connection import kafka_offsets
 from nlp_worker.errors import BrokerError, FencedError, SettingsError, TopicError
 from nlp_worker.jumps import Jumps, TopicIds
+from nlp_worker.kafka_clients import open_consumer
 from nlp_worker.poll import Commit, Committed, Partition
 from nlp_worker.revocations import Revocations
 
@@ -41,26 +41,6 @@ MEMBER_CHECK_INTERVAL: Final = 10.0
 #: Milliseconds to leave the group; past that the session times out by itself.
 CLOSE_TIMEOUT_MS: Final = 5_000
 
-#: Bytes of records that wait in the client, compressed as they came: what a backlog may cost in memory.
-FETCH_MAX_BYTES: Final = 16 * 2**20
-
-#: What every consumer of ours is; kafka-python's own defaults would lose requests (docs/design.md).
-OWN_SETTINGS: Final[Mapping[str, Any]] = {
-    "enable_auto_commit": False,
-    "auto_offset_reset": "earliest",
-    "allow_auto_create_topics": False,
-    # Eager assignors keep the position of a partition they take away and give back, so work that was given up in
-    # between would never be fetched again.
-    "partition_assignment_strategy": [CooperativeStickyAssignor],
-    "isolation_level": "read_committed",
-    "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
-    # A broker that comes back is noticed within a second.
-    "reconnect_backoff_max_ms": 1_000,
-    "fetch_max_bytes": FETCH_MAX_BYTES,
-    # How long an idle broker holds a fetch; it answers at once when there is a record.
-    "fetch_max_wait_ms": 500,
-}
-
 #: The group moved on: whoever has the partitions now will answer.
 _LOST: Final = (kafka_errors.CommitFailedError, kafka_errors.UnknownMemberIdError, kafka_errors.IllegalGenerationError)
 
@@ -76,9 +56,7 @@ class Consumer:
     """
 
     def __init__(self, settings: Settings, topics: Collection[str], clock: Clock = time) -> None:
-        own = {**OWN_SETTINGS, "group_id": settings.group, "group_instance_id": settings.instance_id}
-        arguments = client_settings(settings, KafkaConsumer, own, settings.kafka.consumer)
-        self._client = open_client(KafkaConsumer, arguments, "kafka.consumer")
+        self._client = open_consumer(settings, group_id=settings.group, group_instance_id=settings.instance_id)
         self._clock = clock
         self._revocations = Revocations(self._restore_quietly)
         self._assignment: frozenset[Partition] = frozenset()

@@ -6,13 +6,14 @@ import re
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from pydantic import ValidationError
 
 from nlp_schemas import HEADER_PREFIX, DeadLetter, TaskName, dead_letter_topic, requests_topic
-from nlp_worker import connection, consumer
+from nlp_worker import connection
 from nlp_worker.errors import BrokerError, SettingsError, TopicError
+from nlp_worker.kafka_clients import open_consumer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -147,9 +148,7 @@ class Reader:
 
     def __init__(self, settings: Settings) -> None:
         # What is asked for is there: a fetch that waited would hold up the next partition's.
-        own = {**consumer.OWN_SETTINGS, "group_id": None, "fetch_max_wait_ms": 0}
-        arguments = connection.client_settings(settings, KafkaConsumer, own, settings.kafka.consumer)
-        self._client = connection.open_client(KafkaConsumer, arguments, "kafka.consumer")
+        self._client = open_consumer(settings, group_id=None, fetch_max_wait_ms=0)
 
     def ranges(self, topics: Iterable[Topic], since: int | None = None, first: Position | None = None) -> list[Range]:
         """Return what is there now, in the order in which it is read.

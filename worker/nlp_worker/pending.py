@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import threading
 import time
@@ -11,7 +12,6 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from pydantic import ValidationError
 
 from nlp_schemas import RESULT, ErrorCode, ErrorResult, Ok, OkResult, Source
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Answer = Ok | ErrorResult
 
-log = structlog.get_logger()
+log = logging.getLogger(__name__)
 
 #: Identifies a request among all of all producers, for the answer has the same. A value is read where it is ours alone.
 CORRELATION_HEADER: Final = "kafka_correlationId"
@@ -151,7 +151,7 @@ class Waiting:
         try:
             answer = RESULT.validate_json(record.value or b"")
         except ValidationError as error:
-            log.warning("not_an_answer", topic=record.topic, offset=record.offset, reason=str(error))
+            log.warning("%s-%d-%d is no answer: %s", record.topic, record.partition, record.offset, error)
             return
         with self._lock:
             if pending.source is None:

@@ -6,17 +6,16 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from nlp_worker.bulk import send_all
-from nlp_worker.connection import BOOTSTRAP_TIMEOUT_MS, client_settings, open_client
 from nlp_worker.errors import BrokerError, PublishError, TopicError
+from nlp_worker.kafka_clients import CLOSE_TIMEOUT, FUTURE_GRACE, close_producer, open_producer, producer_arguments
 from nlp_worker.poll import LimitChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from nlp_worker.clock import Clock
     from nlp_worker.poll import Message
@@ -24,38 +23,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-#: Bytes. Kafka's largest request; the topics' own limits are what counts, and those are checked before sending.
-MAX_REQUEST_SIZE: Final = 100 * 2**20
-
-#: Milliseconds after which a send that is not acknowledged has failed: five times what a leader's failover takes.
-DELIVERY_TIMEOUT_MS: Final = 60_000
-
-#: Seconds above the delivery timeout after which a future is given up: the client leaves some unresolved for ever.
-FUTURE_GRACE: Final = 5.0
-
-#: Seconds for the client's threads to end; past that they are cut off, for with the broker down `close` never ends.
-CLOSE_TIMEOUT: Final = 5.0
-
 #: Bytes, rounded up: of a batch with one record beside key, value and headers; of a header beside name and content.
 BATCH_BYTES: Final = 200
 HEADER_BYTES: Final = 20
-
-#: What every producer of ours is.
-OWN_SETTINGS: Final[Mapping[str, Any]] = {
-    "acks": "all",
-    "enable_idempotence": True,
-    "allow_auto_create_topics": False,
-    "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
-    "delivery_timeout_ms": DELIVERY_TIMEOUT_MS,
-    # A poll is published as a whole and flushed, so a batch has no reason to wait for more.
-    "linger_ms": 0,
-    # A partition has one batch at a time on its way: so few that a poll's answers need no further round trips, and what
-    # a topic accepts by default.
-    "batch_size": 2**20,
-    "max_request_size": MAX_REQUEST_SIZE,
-    # A broker that comes back is noticed within a second.
-    "reconnect_backoff_max_ms": 1_000,
-}
 
 #: What a broker refuses for good, and the right that is missing.
 _NOT_ALLOWED: Final[Mapping[Any, str]] = {
@@ -91,7 +61,7 @@ class Publisher:
         self._client = self._open()
 
     def _open(self) -> Any:
-        return open_client(KafkaProducer, self._arguments, "kafka.producer")
+        return open_producer(self._arguments)
 
     def fits(self, message: Message) -> bool:
         """Whether the message's topic, and the client, accept a message of its size."""
@@ -165,28 +135,7 @@ class Publisher:
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Close the client; what it still holds after `timeout` seconds is dropped."""
-        close(self._client, timeout)
-
-
-def close(client: KafkaProducer, timeout: float) -> None:
-    """Close a producer; what it still holds after `timeout` seconds is dropped."""
-    try:
-        client.close(timeout=timeout)
-    except kafka_errors.KafkaError:
-        # With the broker down the client's own `close` raises and closes nothing.
-        client._sender.force_close()  # noqa: SLF001 - there is no other way to end its thread
-
-
-def producer_arguments(settings: Settings, limits: Iterable[int], **own: Any) -> dict[str, Any]:
-    """Return a producer's settings, for topics that accept batches of these many bytes.
-
-    Raises:
-        SettingsError: a setting under [kafka] or [kafka.producer] cannot be used.
-    """
-    arguments = client_settings(settings, KafkaProducer, {**OWN_SETTINGS, **own}, settings.kafka.producer)
-    # A batch above a topic's limit is refused whole, and split only then.
-    arguments["batch_size"] = min(arguments["batch_size"], *limits)
-    return arguments
+        close_producer(self._client, timeout)
 
 
 def refuse(error: Exception) -> None:

@@ -8,12 +8,11 @@ import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from nlp_schemas import HEADER_PREFIX, ErrorCode, TaskName
-from nlp_worker import connection, publisher
+from nlp_worker import kafka_clients
 from nlp_worker.errors import PublishError
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ class Judge:
         kept = [(name, value or b"") for name, value in record.headers if not _is_ours(name)]
         headers = [*kept, (COUNT_HEADER, str(count + 1).encode())]
         size = DefaultRecordBatchBuilder.estimate_size_in_bytes(record.key, record.value, headers)
-        if size > min(topic.limit, publisher.MAX_REQUEST_SIZE):
+        if size > min(topic.limit, kafka_clients.MAX_REQUEST_SIZE):
             return Skip.TOO_LARGE
         partition = reason.partition if 0 <= reason.partition < topic.partitions else None
         return Redriven(topic.name, partition, record.key, record.value, headers)
@@ -136,9 +135,9 @@ class Sender:
     """
 
     def __init__(self, settings: Settings, requests: Iterable[Topic]) -> None:
-        arguments = publisher.producer_arguments(settings, (topic.limit for topic in requests))
-        self._patience = arguments["delivery_timeout_ms"] / 1000 + publisher.FUTURE_GRACE
-        self._client = connection.open_client(KafkaProducer, arguments, "kafka.producer")
+        arguments = kafka_clients.producer_arguments(settings, (topic.limit for topic in requests))
+        self._patience = arguments["delivery_timeout_ms"] / 1000 + kafka_clients.FUTURE_GRACE
+        self._client = kafka_clients.open_producer(arguments)
 
     def send(self, message: Redriven) -> Callable[[], Any]:
         """Send, and return what waits for the acknowledgement."""
@@ -148,7 +147,7 @@ class Sender:
     def close(self) -> None:
         """End its threads, where it can: with the broker away they end with the process."""
         with contextlib.suppress(kafka_errors.KafkaError):
-            self._client.close(timeout=publisher.CLOSE_TIMEOUT)
+            self._client.close(timeout=kafka_clients.CLOSE_TIMEOUT)
 
 
 def redrive(

@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from nlp_worker import connection, consumer
 from nlp_worker.errors import BrokerError
+from nlp_worker.kafka_clients import open_consumer
 
 if TYPE_CHECKING:
     from nlp_worker.pending import Waiting
@@ -49,9 +49,7 @@ class Replies:
     """
 
     def __init__(self, settings: Settings, waiting: Waiting) -> None:
-        own = {**consumer.OWN_SETTINGS, "group_id": None}
-        arguments = connection.client_settings(settings, KafkaConsumer, own, settings.kafka.consumer)
-        self._client = connection.open_client(KafkaConsumer, arguments, "kafka.consumer")
+        self._client = open_consumer(settings, group_id=None)
         self._waiting = waiting
         self._topics: SimpleQueue[_Topic | None] = SimpleQueue()
         self._partitions: dict[str, int] = {}

@@ -30,7 +30,7 @@ TRANSACTION_TIMEOUT_MS: Final = 15_000
 #: Seconds for one blocking call or acknowledgement: above the transaction's own time, after which waiting is in vain.
 CALL_DEADLINE: Final = 20.0
 
-#: What a producer has for exactly once, beside publisher.OWN_SETTINGS.
+#: What a producer has for exactly once, beside kafka_clients.PRODUCER_SETTINGS.
 OWN_SETTINGS: Final[Mapping[str, Any]] = {
     "transaction_timeout_ms": TRANSACTION_TIMEOUT_MS,
     "max_block_ms": int(CALL_DEADLINE * 1000),

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from apache_kafka import ApacheKafka, RunningKafka
-from clients import admin, rd_consumer, rd_producer, rd_received, unique
+from clients import admin, rd_consumer, rd_producer, rd_received
 from nlp_schemas import REQUESTS, ErrorCode, TaskName, TextClassificationResult
 from nlp_worker.broker import EmbeddedBroker
 from nlp_worker.client import AnswerTimeoutError, Client, ClientClosedError, RequestFailedError
@@ -27,49 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from served import Served
+
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
-
-#: Where a test's client may have its answers, beside the results topic.
-REPLIES: Final = "client-replies"
-
-
-class Served:
-    """A broker, its topics, and one worker that all tests ask."""
-
-    def __init__(self, broker: RunningKafka, checkpoint: Path, folder: Path) -> None:
-        self.replies = unique(REPLIES)
-        broker.create_topic(self.replies, 2)
-        self.topics = Topics(broker, 3)
-        self.worker = WorkerProcess(self.topics, checkpoint, folder, "--reply-topic", self.replies)
-
-    def client(self, **options: Any) -> Client:
-        return Client(self.topics.servers, topic_prefix=self.topics.prefix, timeout=PATIENCE, **options)
-
-    def close(self) -> None:
-        with self.topics, self.worker:
-            pass
-
-
-@pytest.fixture(scope="module")
-def served_by(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One worker for each broker."""
-    made: dict[str, Served] = {}
-
-    def serve(broker: RunningKafka) -> Served:
-        servers = broker.bootstrap_servers
-        if servers not in made:
-            made[servers] = Served(broker, tiny_checkpoint, tmp_path_factory.mktemp("client"))
-        return made[servers]
-
-    yield serve
-    for served in made.values():
-        served.close()
-
-
-@pytest.fixture
-def served(kafka_broker: RunningKafka, served_by: Any) -> Served:
-    found: Served = served_by(kafka_broker)
-    return found
 
 
 @pytest.mark.parametrize("own_topic", [False, True], ids=["results", "reply-topic"])

@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
 
@@ -18,9 +17,11 @@ import structlog
 from nlp_schemas import DEFAULT_PREFIX, TaskName, requests_topic
 from nlp_worker import logging as worker_logging
 from nlp_worker import metrics
+from nlp_worker.command_options import leave
 from nlp_worker.dead_letters_cli import dead_letters
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
+from nlp_worker.submit_cli import submit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -81,7 +82,7 @@ def run(config: Path | None, **options: Any) -> None:
     except FatalError as error:
         _exit(error)
     # Not sys.exit: a batch that was given up may still be running, and a thread of a pool keeps the interpreter alive.
-    _leave(ExitCode.DRAINED)
+    leave(ExitCode.DRAINED)
 
 
 def _run(settings: Settings) -> None:
@@ -133,7 +134,7 @@ def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
             Watched("control", lambda: worker.steps, lambda: True),
             Watched("device", lambda: executor.progress.steps, lambda: executor.busy),
         ]
-        with contextlib.closing(Watchdog(settings.stuck_seconds, watched, lambda: _leave(ExitCode.STUCK))) as watchdog:
+        with contextlib.closing(Watchdog(settings.stuck_seconds, watched, lambda: leave(ExitCode.STUCK))) as watchdog:
             watchdog.start()
             yield worker
 
@@ -146,7 +147,7 @@ def _obey_signals(worker: Worker, drain_seconds: float) -> None:
         del frame
         nonlocal stopping
         if stopping:
-            _leave(128 + number)
+            leave(128 + number)
         stopping = True
         worker.stop()
         # Whatever the control thread is blocked in, such as publishing to a broker that is away.
@@ -155,7 +156,7 @@ def _obey_signals(worker: Worker, drain_seconds: float) -> None:
     def give_up(number: int, frame: FrameType | None) -> None:
         del number, frame
         log.warning("given_up", reason="the drain took too long; what is not committed is answered by another worker")
-        _leave(ExitCode.DRAINED)
+        leave(ExitCode.DRAINED)
 
     signal.signal(signal.SIGALRM, give_up)
     signal.signal(signal.SIGTERM, obey)
@@ -164,14 +165,7 @@ def _obey_signals(worker: Worker, drain_seconds: float) -> None:
 
 def _exit(error: FatalError) -> NoReturn:
     click.echo(f"nlp-worker: {error}", err=True)
-    _leave(error.exit_code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process now, whatever its threads do."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    leave(error.exit_code)
 
 
 @main.command()
@@ -233,7 +227,8 @@ def demo(models: str, task: str | None, folder: Path) -> None:
     if task is not None and models == "hub":
         _exit(SettingsError("--task has miniatures only: leave out --models hub"))
     tasks = list(TaskName) if task == "all" else [TaskName(task)] if task else []
-    _leave(0 if run_demo(models, folder, tasks) else 1)
+    leave(0 if run_demo(models, folder, tasks) else 1)
 
 
-main.add_command(dead_letters)
+for command in (submit, dead_letters):
+    main.add_command(command)

@@ -16,10 +16,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from nlp_schemas import ErrorCode, TaskName, dead_letter_topic
-from nlp_worker import logging as worker_logging
-from nlp_worker.dead_letters_options import connected, filtered
+from nlp_worker.command_options import connected, filtered, of_a_task, settings_of
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
-from nlp_worker.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,18 +46,6 @@ EXIT_CODES: Final = "Exit codes: " + " · ".join(
 
 
 @contextlib.contextmanager
-def _settings(options: dict[str, Any], config: Path | None) -> Iterator[Settings]:
-    """Read the settings; what ends the command within the block becomes a line and an exit code."""
-    try:
-        settings = load_settings({name: value for name, value in options.items() if value is not None}, config)
-        worker_logging.configure(level=settings.log_level, log_format=settings.log_format)
-        yield settings
-    except FatalError as error:
-        click.echo(f"nlp-worker: {error}", err=True)
-        sys.exit(error.exit_code)
-
-
-@contextlib.contextmanager
 def _reader(settings: Settings, task: TaskName | None) -> Iterator[tuple[Reader, list[Topic]]]:
     from nlp_worker import connection  # noqa: PLC0415 - `nlp-worker --help` does without Kafka's client
     from nlp_worker.dead_letters import Reader, find_topics  # noqa: PLC0415 - as above
@@ -83,6 +69,7 @@ def dead_letters() -> None:
 
 @dead_letters.command("list", epilog=EXIT_CODES)
 @connected
+@of_a_task
 @filtered
 @click.option("--limit", type=click.IntRange(min=1), default=1_000, show_default=True, help="Only so many, the newest.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each, on a line of its own.")
@@ -92,7 +79,7 @@ def list_(
 ) -> None:  # fmt: skip
     """List dead letters, the newest last, and count them by code; never the text of a request."""
     counts: Counter[str] = Counter()
-    with _settings(options, config) as settings, _reader(settings, task) as (reader, topics):
+    with settings_of(options, config) as settings, _reader(settings, task) as (reader, topics):
         letters = reader.letters(reader.ranges(topics, since), since, until)
         chosen = (each for each in letters if not codes or (each.reason is not None and each.reason.code in codes))
         numbered = enumerate(_counted(counts, each) for each in chosen)
@@ -148,6 +135,7 @@ def _printable(text: str) -> str:
 
 @dead_letters.command(epilog=EXIT_CODES)
 @connected
+@of_a_task
 @click.argument("position")
 @click.option("--full", is_flag=True, help="Show long values whole.")
 def show(*, config: Path | None, task: TaskName | None, position: str, full: bool, **options: Any) -> None:
@@ -155,7 +143,7 @@ def show(*, config: Path | None, task: TaskName | None, position: str, full: boo
 
     POSITION is TOPIC-PARTITION-OFFSET, as `list` prints it, or PARTITION:OFFSET with --task.
     """
-    with _settings(options, config) as settings:
+    with settings_of(options, config) as settings:
         wanted = _position(position, settings, task)
         with _reader(settings, task) as (reader, topics):
             ranges = [
@@ -187,6 +175,7 @@ def _shown(content: bytes | None, length: int | None) -> str:
 
 @dead_letters.command(epilog=EXIT_CODES)
 @connected
+@of_a_task
 @filtered
 @click.option("--from", "start", metavar="POSITION", help="Leave out what comes before: where another run stopped.")
 @click.option("--max-redrives", type=click.IntRange(min=1), default=3, show_default=True,
@@ -203,7 +192,7 @@ def redrive(
     Without --code those of the codes out_of_memory, inference_failed, quarantined, unknown_model and
     result_too_large: another try of the others ends as the first one. The dead letters stay where they are.
     """
-    with _settings(options, config) as settings:
+    with settings_of(options, config) as settings:
         if not (dry_run or yes or sys.stdin.isatty()):
             raise SettingsError("nobody is there to confirm: say --yes, or --dry-run to see what would be sent")
         first = None if start is None else _position(start, settings, task)

@@ -1,21 +1,26 @@
-"""The options that the commands of `nlp-worker dead-letters` share."""
+"""What the producer's and operator's commands share: options, settings, and how they end."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from nlp_schemas import ALIASES, ErrorCode, TaskName
 from nlp_schemas.task import own_name
-from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings
+from nlp_worker import logging as worker_logging
+from nlp_worker.errors import FatalError
+from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: Seconds of the units of an age.
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -57,14 +62,28 @@ def _setting(name: str) -> Callable[..., Any]:
     return click.option(option, name, metavar=name.upper(), help=f"{field.description}  [default: {field.default}]")
 
 
+@contextlib.contextmanager
+def settings_of(options: dict[str, Any], config: Path | None) -> Iterator[Settings]:
+    """Read the settings; what ends the command within the block becomes a line and an exit code."""
+    try:
+        settings = load_settings({name: value for name, value in options.items() if value is not None}, config)
+        worker_logging.configure(level=settings.log_level, log_format=settings.log_format)
+        yield settings
+    except FatalError as error:
+        click.echo(f"nlp-worker: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+TASKS: Final = click.Choice([*map(str, TaskName), *ALIASES])
+
 connected = _options(
     _setting("bootstrap_servers"),
     _setting("topic_prefix"),
     click.option("--config", type=click.Path(path_type=Path), envvar=ENVIRONMENT_PREFIX + "CONFIG",
                  help="A TOML file with settings, as of `nlp-worker run`."),
-    click.option("--task", type=click.Choice([*map(str, TaskName), *ALIASES]), callback=_task, metavar="TASK",
-                 help="Whose dead letters; without it those of all tasks that have a topic for them."),
 )  # fmt: skip
+of_a_task = click.option("--task", type=TASKS, callback=_task, metavar="TASK",
+                         help="Only this task; without it all tasks that have their topics.")  # fmt: skip
 filtered = _options(
     click.option("--code", "codes", type=click.Choice([*map(str, ErrorCode)]), multiple=True, callback=_codes,
                  metavar="CODE", help="Only dead letters of this code. May repeat."),
@@ -72,3 +91,10 @@ filtered = _options(
                  help="Only those written since: ISO 8601 (UTC if it names no zone), or an age: 30m, 2h, 7d."),
     click.option("--until", callback=_moment, metavar="TIME", help="Only those written before this time, or age."),
 )  # fmt: skip
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, whatever its threads do."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -22,6 +22,7 @@ from nlp_worker.dead_letters_cli import dead_letters
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
 from nlp_worker.submit_cli import submit
+from nlp_worker.topics_cli import topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -230,5 +231,5 @@ def demo(models: str, task: str | None, folder: Path) -> None:
     leave(0 if run_demo(models, folder, tasks) else 1)
 
 
-for command in (submit, dead_letters):
+for command in (submit, topics, dead_letters):
     main.add_command(command)

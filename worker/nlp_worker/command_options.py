@@ -26,12 +26,24 @@ if TYPE_CHECKING:
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
+def _seconds(text: str) -> int | None:
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    return None if found is None else int(found[1]) * UNITS[found[2]]
+
+
+def age(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Read an age as seconds."""
+    if text is not None and _seconds(text) is None:
+        raise click.BadParameter(f"{text!r} is no age such as 30m, 36h or 7d")
+    return None if text is None else _seconds(text)
+
+
 def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
     """Read a time, or an age, as milliseconds since 1970."""
     if text is None:
         return None
-    if age := re.fullmatch(r"(\d{1,9})([smhd])", text):
-        return max(int((time.time() - int(age[1]) * UNITS[age[2]]) * 1_000), 0)
+    if (seconds := _seconds(text)) is not None:
+        return max(int((time.time() - seconds) * 1_000), 0)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -212,15 +212,16 @@ def check_topics(admin: KafkaAdminClient, *, read: Collection[str], write: Colle
         TopicError: names each topic and what is wrong with it.
     """
     described = {topic["name"]: topic for topic in admin.describe_topics(sorted({*read, *write}))}
-    problems = [_problem(described, topic, "READ") for topic in read]
-    problems += [_problem(described, topic, "WRITE") for topic in write]
-    found = [problem for problem in problems if problem]
+    problems = [topic_problem(described.get(topic), topic, "READ") for topic in read]
+    problems += [topic_problem(described.get(topic), topic, "WRITE") for topic in write]
+    found = list(filter(None, problems))
     if found:
         raise TopicError("; ".join(found))
 
 
-def _problem(described: Mapping[str, Any], name: str, operation: str) -> str | None:
-    topic = described.get(name, {"error_code": kafka_errors.UnknownTopicOrPartitionError.errno})
+def topic_problem(topic: Mapping[str, Any] | None, name: str, operation: str) -> str | None:
+    """Say why we may not do this with a topic, as the admin client describes it; None where we may."""
+    topic = topic or {"error_code": kafka_errors.UnknownTopicOrPartitionError.errno}
     error = kafka_errors.for_code(topic["error_code"])
     if error is kafka_errors.UnknownTopicOrPartitionError:
         return f"topic {name} does not exist: create it"
@@ -243,13 +244,15 @@ def count_partitions(admin: KafkaAdminClient, topics: Collection[str]) -> dict[s
 
 def max_message_bytes(admin: KafkaAdminClient, topics: Collection[str]) -> dict[str, int]:
     """Return the `max.message.bytes` of each topic, Kafka's default where it may not be read."""
-    limits = dict.fromkeys(topics, DEFAULT_MAX_MESSAGE_BYTES)
+    found = topic_configs(admin, topics)
+    return {topic: int(found[topic].get("max.message.bytes", DEFAULT_MAX_MESSAGE_BYTES)) for topic in topics}
+
+
+def topic_configs(admin: KafkaAdminClient, topics: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return the settings of each topic, none where they may not be read."""
+    found: dict[str, dict[str, str]] = {topic: {} for topic in topics}
     resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
-    try:
-        described = admin.describe_configs(resources, config_filter="all")
-    except kafka_errors.KafkaError:
-        return limits
-    for topic, configs in described.get("topic", {}).items():
-        if "max.message.bytes" in configs:
-            limits[topic] = int(configs["max.message.bytes"]["value"])
-    return limits
+    with contextlib.suppress(kafka_errors.KafkaError):
+        for topic, configs in admin.describe_configs(resources, config_filter="all").get("topic", {}).items():
+            found[topic] = {name: config["value"] for name, config in configs.items() if config["value"] is not None}
+    return found

@@ -20,6 +20,7 @@ from nlp_worker import metrics
 from nlp_worker.command_options import leave
 from nlp_worker.dead_letters_cli import dead_letters
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
+from nlp_worker.lag_cli import lag
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
 from nlp_worker.submit_cli import submit
 from nlp_worker.topics_cli import topics
@@ -231,5 +232,5 @@ def demo(models: str, task: str | None, folder: Path) -> None:
     leave(0 if run_demo(models, folder, tasks) else 1)
 
 
-for command in (submit, topics, dead_letters):
+for command in (submit, lag, topics, dead_letters):
     main.add_command(command)

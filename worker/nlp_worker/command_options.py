@@ -68,7 +68,8 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Ca
     return add
 
 
-def _setting(name: str) -> Callable[..., Any]:
+def setting(name: str) -> Callable[..., Any]:
+    """Give a command the option of a setting of the worker."""
     field = Settings.model_fields[name]
     option = "--" + name.replace("_", "-")
     return click.option(option, name, metavar=name.upper(), help=f"{field.description}  [default: {field.default}]")
@@ -89,8 +90,8 @@ def settings_of(options: dict[str, Any], config: Path | None) -> Iterator[Settin
 TASKS: Final = click.Choice([*map(str, TaskName), *ALIASES])
 
 connected = _options(
-    _setting("bootstrap_servers"),
-    _setting("topic_prefix"),
+    setting("bootstrap_servers"),
+    setting("topic_prefix"),
     click.option("--config", type=click.Path(path_type=Path), envvar=ENVIRONMENT_PREFIX + "CONFIG",
                  help="A TOML file with settings, as of `nlp-worker run`."),
 )  # fmt: skip

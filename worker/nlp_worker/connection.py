@@ -19,7 +19,7 @@ from nlp_worker.errors import BrokerError, SettingsError, TopicError
 from nlp_worker.record_headers import accept_any_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from types import TracebackType
 
     from nlp_worker.poll import Commit, Partition
@@ -234,6 +234,12 @@ def topic_problem(topic: Mapping[str, Any] | None, name: str, operation: str) ->
     if isinstance(allowed, list) and allowed and operation not in allowed and "ALL" not in allowed:
         return f"topic {name} does not allow {operation}: allow it"
     return None
+
+
+def existing_topics(admin: KafkaAdminClient, topics: Iterable[str]) -> list[str]:
+    """Return those of the topics that exist and may be seen."""
+    described = {topic["name"]: topic["error_code"] for topic in admin.describe_topics(sorted(topics))}
+    return [topic for topic in topics if described.get(topic) == kafka_errors.NoError.errno]
 
 
 def count_partitions(admin: KafkaAdminClient, topics: Collection[str]) -> dict[str, int]:

@@ -114,8 +114,7 @@ def find_topics(admin: KafkaAdminClient, prefix: str, task: TaskName | None) -> 
     if task is not None:
         return _describe(admin, {dead_letter_topic(task, prefix): task}, right="read")
     names = {dead_letter_topic(each, prefix): each for each in TaskName}
-    described = admin.describe_topics(sorted(names))
-    seen = {topic["name"] for topic in described if topic["error_code"] == kafka_errors.NoError.errno}
+    seen = connection.existing_topics(admin, names)
     if not seen:
         raise TopicError(f"no dead-letter topic {prefix}.<task>.dead-letter exists, or none may be seen")
     return _describe(admin, {name: each for name, each in names.items() if name in seen}, right="read")

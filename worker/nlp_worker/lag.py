@@ -38,6 +38,10 @@ class Lag:
         #: Device seconds of a request of each topic, of those that were seen last.
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
+    def request_seconds(self, topic: str) -> float:
+        """Return how long the device takes for a request of the topic; 0 while none was seen."""
+        return self._seconds[topic]
+
     def look(self, entries: Iterable[Entry]) -> None:
         """Set the metrics, if it is time to.
 

@@ -78,12 +78,12 @@ class Worker:
         self._limits = limits
         self._clock = clock
         self._polls: deque[Poll] = deque()
+        self._lag = Lag(consumer, planner, clock)
         # Two polls, and what waits.
-        self._quarantine = Quarantine(consumer, (POLLS_IN_FLIGHT + 1) * limits.records)
+        self._quarantine = Quarantine(consumer, (POLLS_IN_FLIGHT + 1) * limits.records, self._lag.request_seconds)
         self._waiting = Waiting(intake, planner, self._quarantine, limits)
         self._breaker = Breaker(limits.failures_in_a_row)
         self._planner = planner
-        self._lag = Lag(consumer, planner, clock)
         self._deferred: Poll | None = None
         self._held = False
         self._stopping = False

@@ -18,7 +18,7 @@ from nlp_worker.errors import QuarantinedError
 from nlp_worker.poll import Commit, Committed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from nlp_worker.poll import Entry, Partition
 
@@ -40,6 +40,8 @@ class Mark(NamedTuple):
     """Of the next record, alone."""
     alone_until: int = 0
     """Up to this offset records run alone: one of them ended a process."""
+    request_us: int = 0
+    """Microseconds that a device takes for a request: what `nlp-worker lag` tells the time to drain by."""
 
     def encode(self) -> str:
         return json.dumps({name: value for name, value in self._asdict().items() if value}) if any(self) else ""
@@ -84,11 +86,13 @@ class Quarantine:
     Args:
         consumer: Where marks are kept.
         in_flight: The most records of a partition that are in flight at once: one of so many ended a process.
+        request_seconds: Says how long the device takes for a request of a topic.
     """
 
-    def __init__(self, consumer: MarkKeeper, in_flight: int) -> None:
+    def __init__(self, consumer: MarkKeeper, in_flight: int, request_seconds: Callable[[str], float]) -> None:
         self._consumer = consumer
         self._in_flight = in_flight
+        self._request_seconds = request_seconds
         self._begun: dict[Partition, Begun] = {}
 
     def begin(self, entries: Iterable[Entry]) -> bool:
@@ -164,7 +168,8 @@ class Quarantine:
     def _after(self, partition: Partition, offset: int) -> Begun:
         begun = self._begun.get(partition)
         until = begun.mark.alone_until if begun is not None else 0
-        return Begun(offset, Mark(alone_until=until if offset < until else 0))
+        request_us = round(self._request_seconds(partition.topic) * 1e6)
+        return Begun(offset, Mark(alone_until=until if offset < until else 0, request_us=request_us))
 
     def forget(self, partitions: Collection[Partition]) -> None:
         """Of partitions that were given up: what comes back is begun anew."""

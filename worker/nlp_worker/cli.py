@@ -23,6 +23,7 @@ from nlp_worker.errors import ExitCode, FatalError, SettingsError
 from nlp_worker.lag_cli import lag
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
 from nlp_worker.submit_cli import submit
+from nlp_worker.tail_cli import tail
 from nlp_worker.topics_cli import topics
 
 if TYPE_CHECKING:
@@ -232,5 +233,5 @@ def demo(models: str, task: str | None, folder: Path) -> None:
     leave(0 if run_demo(models, folder, tasks) else 1)
 
 
-for command in (submit, lag, topics, dead_letters):
+for command in (submit, tail, lag, topics, dead_letters):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""What the producer's and operator's commands share: options, settings, and how they end."""
+"""What the producer's and operator's commands share: options, settings, how they show things and how they end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def age(_context: click.Context, _parameter: click.Parameter, text: str | None) 
     return None if text is None else _seconds(text)
 
 
-def _moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+def moment(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
     """Read a time, or an age, as milliseconds since 1970."""
     if text is None:
         return None
@@ -100,9 +100,9 @@ of_a_task = click.option("--task", type=TASKS, callback=_task, metavar="TASK",
 filtered = _options(
     click.option("--code", "codes", type=click.Choice([*map(str, ErrorCode)]), multiple=True, callback=_codes,
                  metavar="CODE", help="Only dead letters of this code. May repeat."),
-    click.option("--since", callback=_moment, metavar="TIME",
+    click.option("--since", callback=moment, metavar="TIME",
                  help="Only those written since: ISO 8601 (UTC if it names no zone), or an age: 30m, 2h, 7d."),
-    click.option("--until", callback=_moment, metavar="TIME", help="Only those written before this time, or age."),
+    click.option("--until", callback=moment, metavar="TIME", help="Only those written before this time, or age."),
 )  # fmt: skip
 
 
@@ -111,3 +111,16 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def time_of(timestamp: int) -> str:
+    """Say milliseconds since 1970 as ISO 8601."""
+    try:
+        return datetime.fromtimestamp(timestamp / 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):  # whoever wrote the record may have written any number
+        return str(timestamp)
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey, or could not show: the text is anybody's."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from nlp_schemas import ErrorCode, TaskName, dead_letter_topic
-from nlp_worker.command_options import connected, filtered, of_a_task, settings_of
+from nlp_worker.command_options import connected, filtered, of_a_task, printable, settings_of, time_of
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _counted(counts: Counter[str], letter: Letter) -> dict[str, Any]:
     counts["not a dead letter" if reason is None else reason.code] += 1
     row = {
         "timestamp": letter.record.timestamp,
-        "time": _time(letter.record.timestamp),
+        "time": time_of(letter.record.timestamp),
         "task": letter.task,
         "position": str(letter.position),
     }
@@ -109,28 +108,16 @@ def _counted(counts: Counter[str], letter: Letter) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     start = [click.style(row["time"], dim=True), row["task"], click.style(row["position"], fg="cyan")]
     if row["code"] is None:
-        return " ".join([*start, click.style("not a dead letter:", fg="red"), _printable(row["problem"])])
+        return " ".join([*start, click.style("not a dead letter:", fg="red"), printable(row["problem"])])
     message = row["message"]
     if len(message) > MESSAGE_CHARACTERS:
         message = message[: MESSAGE_CHARACTERS - 3] + "..."
     code = click.style(row["code"], fg="red")
-    return " ".join([*start, code, row["stage"], _printable(row["original"]), _printable(message)])
+    return " ".join([*start, code, row["stage"], printable(row["original"]), printable(message)])
 
 
 def _listed(what: str, counts: Counter[str]) -> str:
     return ": ".join([what, *filter(None, [", ".join(f"{name} {count}" for name, count in counts.most_common())])])
-
-
-def _time(timestamp: int) -> str:
-    try:
-        return datetime.fromtimestamp(timestamp / 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):  # whoever wrote the record may have written any number
-        return str(timestamp)
-
-
-def _printable(text: str) -> str:
-    """Escape what a terminal would obey, or could not show: the text is anybody's."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @dead_letters.command(epilog=EXIT_CODES)
@@ -155,11 +142,11 @@ def show(*, config: Path | None, task: TaskName | None, position: str, full: boo
         if letter is None:
             raise SettingsError(f"there is no dead letter at {wanted}: `nlp-worker dead-letters list` names all")
     length = None if full else VALUE_CHARACTERS
-    click.echo(f"{letter.position} of {_time(letter.record.timestamp)}, {letter.task}")
+    click.echo(f"{letter.position} of {time_of(letter.record.timestamp)}, {letter.task}")
     if letter.reason is None:
-        click.echo(_printable(f"not a dead letter: {letter.problem}"))
+        click.echo(printable(f"not a dead letter: {letter.problem}"))
     for name, value in letter.record.headers:
-        click.echo(f"header {_printable(name)}: {_shown(value, length)}")
+        click.echo(f"header {printable(name)}: {_shown(value, length)}")
     click.echo(f"key: {_shown(letter.record.key, length)}")
     click.echo(f"value: {_shown(letter.record.value, length)}")
 
@@ -170,7 +157,7 @@ def _shown(content: bytes | None, length: int | None) -> str:
         return "null"
     text = content.decode(errors="backslashreplace")
     more = "" if length is None or len(text) <= length else f"... ({len(text) - length:,} more: see them with --full)"
-    return "\n".join(_printable(line) for line in text[:length].split("\n")) + more
+    return "\n".join(printable(line) for line in text[:length].split("\n")) + more
 
 
 @dead_letters.command(epilog=EXIT_CODES)
@@ -234,7 +221,7 @@ def _plan(judged: Iterable[tuple[Letter, Redriven | Skip]]) -> int:
         skipped[f"{verdict} ({_code(letter)})" if verdict is Skip.CODE else verdict] += 1
         if verdict is not Skip.CODE:
             original = "" if letter.original is None else f" of {letter.original}"
-            click.echo(_printable(f"skipped {letter.position}{original}: {verdict}"))
+            click.echo(printable(f"skipped {letter.position}{original}: {verdict}"))
     click.echo(_listed(f"{chosen.total()} to send back", chosen))
     click.echo(_listed(f"{skipped.total()} skipped", skipped))
     return chosen.total()
@@ -247,7 +234,7 @@ def _code(letter: Letter) -> str:
 def _send(outcomes: Iterable[tuple[Letter, Redriven | Skip]], total: int) -> None:
     from nlp_worker.redrive import Skip  # noqa: PLC0415 - as in `_reader`
 
-    begun, sent = _time(int(time.time() * 1_000)), Counter[str]()
+    begun, sent = time_of(int(time.time() * 1_000)), Counter[str]()
     last: Position | None = None
     console = Console(stderr=True)
     try:

@@ -13,16 +13,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from nlp_schemas import TaskName, requests_topic
 from nlp_worker.command_options import connected, of_a_task, setting, settings_of
-from nlp_worker.errors import TopicError
+from nlp_worker.served_topics import existing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from nlp_schemas import TaskName
     from nlp_worker.group_lag import TaskLag
-    from nlp_worker.settings import Settings
 
 EXIT_CODES: Final = "Exit codes: 0 done · 2 usage or settings · 3 broker unreachable · 4 topics missing or not allowed"
 
@@ -42,7 +41,7 @@ def lag(*, config: Path | None, task: TaskName | None, watch: float | None, as_j
     with settings_of(options, config) as settings:
         from nlp_worker.group_lag import GroupLag  # noqa: PLC0415 - `nlp-worker --help` does without Kafka's client
 
-        tasks = [task] if task is not None else _served(settings)
+        tasks = [task] if task is not None else existing(settings, "requests")
         with contextlib.closing(GroupLag(settings, tasks)) as group, contextlib.suppress(KeyboardInterrupt):
             console = Console()
             live = None if watch is None or as_json or not console.is_terminal else Live(console=console)
@@ -59,22 +58,6 @@ def lag(*, config: Path | None, task: TaskName | None, watch: float | None, as_j
                     if watch is None:
                         return
                     time.sleep(watch)
-
-
-def _served(settings: Settings) -> list[TaskName]:
-    """Return the tasks that have a requests topic.
-
-    Raises:
-        TopicError: there is none.
-    """
-    from nlp_worker import connection  # noqa: PLC0415 - as in `lag`
-
-    names = {requests_topic(task, settings.topic_prefix): task for task in TaskName}
-    with contextlib.closing(connection.connect(settings)) as admin:
-        found = [names[topic] for topic in connection.existing_topics(admin, names)]
-    if not found:
-        raise TopicError(f"no topic {settings.topic_prefix}.<task>.requests exists, or none may be seen")
-    return found
 
 
 def _row(lag_of: TaskLag) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 import structlog
@@ -17,17 +17,18 @@ import structlog
 from nlp_schemas import DEFAULT_PREFIX, TaskName, requests_topic
 from nlp_worker import logging as worker_logging
 from nlp_worker import metrics
-from nlp_worker.command_options import leave
+from nlp_worker.command_options import every_setting, leave
 from nlp_worker.dead_letters_cli import dead_letters
+from nlp_worker.doctor_cli import doctor
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 from nlp_worker.lag_cli import lag
-from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings, unknown_environment
+from nlp_worker.settings import Settings, load_settings, unknown_environment
 from nlp_worker.submit_cli import submit
 from nlp_worker.tail_cli import tail
 from nlp_worker.topics_cli import topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from types import FrameType
 
     from nlp_worker.loop import Worker
@@ -47,35 +48,8 @@ def main() -> None:
     """Answer NLP requests from Kafka topics with Hugging Face models."""
 
 
-def _setting_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each setting, with the setting's own help and default."""
-    for name, field in reversed(Settings.model_fields.items()):
-        if name == "kafka":  # a table of the configuration file, with names that are kafka-python's
-            continue
-        kind = field.annotation
-        repeats = get_origin(kind) is tuple
-        choices = [str(choice) for choice in get_args(kind)] if "Literal" in str(kind) else None
-        shown = "" if field.default in (None, ()) else f"  [default: {field.default}]"
-        command = click.option(
-            "--" + name.replace("_", "-"),
-            name,
-            multiple=repeats,
-            default=() if repeats else None,
-            metavar=None if choices else name.upper(),
-            type=click.Choice(choices) if choices else str,
-            help=f"{field.description}{shown}",
-        )(command)
-    return command
-
-
 @main.command(epilog=EXIT_CODES)
-@_setting_options
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    envvar=ENVIRONMENT_PREFIX + "CONFIG",
-    help="A TOML file with settings, and kafka-python's own under [kafka], [kafka.consumer] and [kafka.producer].",
-)
+@every_setting
 def run(config: Path | None, **options: Any) -> None:
     """Answer requests until SIGTERM or SIGINT; each setting is also read from NLP_WORKER_<NAME> and the TOML file."""
     given = {name: value for name, value in options.items() if value not in (None, ())}
@@ -233,5 +207,5 @@ def demo(models: str, task: str | None, folder: Path) -> None:
     leave(0 if run_demo(models, folder, tasks) else 1)
 
 
-for command in (submit, tail, lag, topics, dead_letters):
+for command in (submit, tail, lag, topics, dead_letters, doctor):
     main.add_command(command)

@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
 
 import click
 
@@ -73,6 +73,33 @@ def setting(name: str) -> Callable[..., Any]:
     field = Settings.model_fields[name]
     option = "--" + name.replace("_", "-")
     return click.option(option, name, metavar=name.upper(), help=f"{field.description}  [default: {field.default}]")
+
+
+def every_setting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each setting, with the setting's own help and default, and --config."""
+    command = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        envvar=ENVIRONMENT_PREFIX + "CONFIG",
+        help="A TOML file with settings, and kafka-python's own under [kafka], [kafka.consumer] and [kafka.producer].",
+    )(command)
+    for name, field in reversed(Settings.model_fields.items()):
+        if name == "kafka":  # a table of the configuration file, with names that are kafka-python's
+            continue
+        kind = field.annotation
+        repeats = get_origin(kind) is tuple
+        choices = [str(choice) for choice in get_args(kind)] if "Literal" in str(kind) else None
+        shown = "" if field.default in (None, ()) else f"  [default: {field.default}]"
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            name,
+            multiple=repeats,
+            default=() if repeats else None,
+            metavar=None if choices else name.upper(),
+            type=click.Choice(choices) if choices else str,
+            help=f"{field.description}{shown}",
+        )(command)
+    return command
 
 
 @contextlib.contextmanager

@@ -111,6 +111,19 @@ def cache_tokens(settings: Settings) -> int:
     return CACHE_TOKENS[_device(settings.device).type]
 
 
+def describe_device(settings: Settings) -> str:
+    """Say what checkpoints are computed on.
+
+    Raises:
+        CheckpointError: torch sees no such device.
+    """
+    device = _device(settings.device)
+    if device.type != "cuda":
+        return f"{device}: {torch.get_num_threads()} threads at most, {torch.cuda.device_count()} CUDA devices are seen"
+    free, whole = (size / 2**30 for size in torch.cuda.mem_get_info(device))
+    return f"{device}: {torch.cuda.get_device_name(device)}, {free:.1f} GiB of {whole:.1f} GiB are free"
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -54,7 +54,12 @@ class Topics:
                 broker.create_topic(self.name(kind, task), partitions, **configs)
         self._producer = Producer({"bootstrap.servers": self.servers, "message.max.bytes": 20_000_000})
         self._reader = Consumer(
-            {"bootstrap.servers": self.servers, "group.id": f"{self.prefix}-reader", "auto.offset.reset": "earliest"}
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": f"{self.prefix}-reader",
+                "auto.offset.reset": "earliest",
+                "max.poll.interval.ms": 3_600_000,  # some topics are read now and then
+            }
         )
         self._reader.subscribe([self.name(kind, task) for task in tasks for kind in KINDS[1:]])
         self.answers: dict[str, list[dict[str, Any]]] = defaultdict(list)

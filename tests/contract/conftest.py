@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from nlp_worker import logging as worker_logging
 from served import Served
 
 if TYPE_CHECKING:
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from apache_kafka import RunningKafka
+
+
+@pytest.fixture(autouse=True)
+def commands_leave_the_log_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that a test runs in its own process would set up logging for all tests behind it."""
+    monkeypatch.setattr(worker_logging, "configure", lambda **_: None)
 
 
 @pytest.fixture(scope="session")

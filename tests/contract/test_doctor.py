@@ -25,6 +25,7 @@ def doctor(topics: Topics, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
     """Return the exit code and what was found."""
     options = ["--bootstrap-servers", topics.servers, "--topic-prefix", topics.prefix, "--log-level", "error"]
     ran = CliRunner().invoke(main, ["doctor", *options, *arguments, "--json"])
+    assert isinstance(ran.exception, SystemExit | None), ran.exc_info
     return ran.exit_code, [json.loads(line) for line in ran.stdout.splitlines()]
 
 

@@ -168,11 +168,14 @@ def test_what_cannot_start_exits_with_its_code_and_one_line(
 def test_prometheus_reads_what_the_worker_did(
     kafka_broker: RunningKafka, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Over HTTP, in its text format: answers by outcome, the device's time, and no lag when all is answered."""
+    """Over HTTP, in its text format: answers by outcome, the device's time, and no lag when all is answered.
+
+    Probes are answered on the same port.
+    """
     (port,) = free_ports(1)
     with (
         Topics(kafka_broker) as topics,
-        WorkerProcess(topics, tiny_checkpoint, tmp_path, "--metrics-port", str(port)) as worker,
+        WorkerProcess(topics, tiny_checkpoint, tmp_path, "--http-port", str(port)) as worker,
     ):
 
         def read() -> dict[str, float]:
@@ -189,6 +192,9 @@ def test_prometheus_reads_what_the_worker_did(
         topics.read_until(lambda: read()["requests_total"] == 1001 and not read()["lag_records"], worker)
         assert read()["lag_device_seconds"] == 0
         assert read()["device_seconds_total"] > 0
+        for probe in ("livez", "readyz"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{probe}", timeout=10) as response:
+                assert response.read() == b"ok\n"
 
 
 def test_the_memory_of_a_worker_does_not_grow_with_the_backlog(
@@ -210,7 +216,7 @@ def test_the_memory_of_a_worker_does_not_grow_with_the_backlog(
         assert max(sizes) - sizes[0] < 200 * 2**20
 
 
-def test_a_metrics_port_that_is_taken_is_told(
+def test_an_http_port_that_is_taken_is_told(
     embedded_kafka: RunningKafka, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """Before any checkpoint is loaded."""
@@ -218,9 +224,9 @@ def test_a_metrics_port_that_is_taken_is_told(
         taken.bind(("", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        code, line = end_of(embedded_kafka, tiny_checkpoint, tmp_path, "--metrics-port", port)
+        code, line = end_of(embedded_kafka, tiny_checkpoint, tmp_path, "--http-port", port)
     assert code == ExitCode.USAGE
-    assert f"metrics_port: port {port} cannot be used: Address already in use" in line
+    assert f"http_port: port {port} cannot be used: Address already in use" in line
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:

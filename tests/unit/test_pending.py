@@ -41,7 +41,7 @@ def answer(
 
 
 def waiting(*requests: Pending) -> Waiting:
-    made = Waiting()
+    made = Waiting(lambda pending: pending.fail(ConnectionError("not sent")))
     for each in requests:
         made.add(each)
         each.future.add_done_callback(partial(_discard, made, each))
@@ -142,6 +142,17 @@ def test_a_request_whose_time_is_over_fails() -> None:
     with pytest.raises(AnswerTimeoutError, match="no answer to request r-1 within 5 s"):
         late.future.result(0)
     assert not early.future.done()
+
+
+def test_a_request_of_which_the_broker_tells_nothing_fails() -> None:
+    """Within the time that it has for it, and not one that it has told of."""
+    silent, told = request(), Pending(b"c-2", "r-2", 5.0, math.inf)
+    client = waiting(silent, told)
+    silent.send_deadline = told.send_deadline = -math.inf
+    client.sent(told, HERE)
+    client.expire()
+    assert isinstance(silent.future.exception(0), ConnectionError)
+    assert not told.future.done()
 
 
 def test_at_the_end_all_that_wait_fail_and_none_is_added() -> None:

@@ -52,6 +52,20 @@ def test_a_thread_without_work_is_not_stuck() -> None:
     assert [bench.look(59), bench.look(1)] == [0, 1]
 
 
+def test_a_stuck_thread_is_named_between_the_looks() -> None:
+    """For a probe: until it moves, or has nothing to do."""
+    bench = Bench()
+    bench.clock.now += 59
+    assert bench.watchdog.stuck() is None
+    bench.clock.now += 1
+    assert bench.watchdog.stuck() == "device"
+    bench.busy = False
+    assert bench.watchdog.stuck() is None
+    bench.busy = True
+    bench.steps += 1
+    assert bench.watchdog.stuck() is None
+
+
 SCRIPT = """
 import os, threading
 from nlp_worker.watchdog import Watchdog, Watched

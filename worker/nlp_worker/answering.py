@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from nlp_schemas import (
     MAX_MESSAGE_CHARACTERS,
     AnswerHeaders,
@@ -24,7 +26,9 @@ from nlp_worker.errors import InferenceFailedError, RequestError, ResultTooLarge
 from nlp_worker.poll import Entry, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+log = structlog.get_logger()
 
 ANSWER_HEADERS: Final = AnswerHeaders().to_headers()
 
@@ -111,6 +115,22 @@ class Answering:
         message = Message(topic, record.key, None if record.key is not None else b"", original + added)
         # Headers or a key that fill the limit by themselves: the reason and the source are worth more than they are.
         return message if self._fits(message) else Message(topic, None, b"", added)
+
+
+def log_failures(entries: Iterable[Entry]) -> None:
+    """Name in the log the requests that were answered with an error, and none of their texts."""
+    for entry in entries:
+        if entry.error is not None:
+            log.warning(
+                "request_failed",
+                task=entry.task_name,
+                code=entry.error.code,
+                stage=entry.stage,
+                exception=type(entry.error.__cause__ or entry.error).__name__,
+                topic=entry.record.topic,
+                partition=entry.record.partition,
+                offset=entry.record.offset,
+            )
 
 
 def _ok_result(entry: Entry) -> OkResult:

@@ -16,7 +16,7 @@ import structlog
 
 from nlp_schemas import DEFAULT_PREFIX, TaskName, requests_topic
 from nlp_worker import logging as worker_logging
-from nlp_worker import metrics
+from nlp_worker import probes
 from nlp_worker.command_options import every_setting, leave
 from nlp_worker.dead_letters_cli import dead_letters
 from nlp_worker.doctor_cli import doctor
@@ -69,19 +69,21 @@ def _run(settings: Settings) -> None:
     )
     if unknown := unknown_environment():
         log.warning("unknown_environment", names=unknown)
-    if settings.metrics_port is not None:
-        metrics.serve(settings.metrics_port)
-    with _wired(settings, worker_id) as worker:
+    health = probes.Health()
+    if settings.http_port is not None:
+        probes.serve(settings.http_port, health)
+    with _wired(settings, worker_id, health) as worker:
         _obey_signals(worker, settings.drain_seconds)
         log.info("ready", topics=sorted({requests_topic(s.task, settings.topic_prefix) for s in settings.models}))
         worker.run()
+        health.drain()
         log.info("draining", seconds=settings.drain_seconds)
         worker.drain(settings.drain_seconds)
     log.info("drained")
 
 
 @contextlib.contextmanager
-def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
+def _wired(settings: Settings, worker_id: str, health: probes.Health) -> Iterator[Worker]:
     """Wire a worker that serves the checkpoints of the settings.
 
     What imports torch is imported here: the producer's and operator's commands work without it.
@@ -113,6 +115,7 @@ def _wired(settings: Settings, worker_id: str) -> Iterator[Worker]:
         ]
         with contextlib.closing(Watchdog(settings.stuck_seconds, watched, lambda: leave(ExitCode.STUCK))) as watchdog:
             watchdog.start()
+            health.started(lambda: worker.joined, watchdog.stuck)
             yield worker
 
 

@@ -103,7 +103,8 @@ class Client:
         self._slots = threading.Semaphore(max_in_flight)
         self._name = uuid.uuid4().hex[:12]
         self._numbers = itertools.count(1)
-        self._waiting = Waiting()
+        # kafka-python leaves some sends unresolved for ever, above all those of a producer that failed.
+        self._waiting = Waiting(lambda pending: self._not_sent(pending, self._producer, TimeoutError("no word of it")))
         # Of what is opened when it is needed. Who holds it may wait for the broker, and no answer waits for it.
         self._opening = threading.Lock()
         self._channels: dict[TaskName, _Channel] = {}
@@ -184,6 +185,9 @@ class Client:
             self._waiting.add(pending)
             with self._opening:
                 sent = self._open_producer().send(channel.topic, value, key, [*headers, *own.items()])
+                pending.send_deadline = (
+                    time.monotonic() + self._producer.config["delivery_timeout_ms"] / 1000 + kafka_clients.FUTURE_GRACE
+                )
         except kafka_errors.KafkaError as error:
             self._not_sent(pending, self._producer, error)
             pending.future.result()  # raises why

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import re
 import ssl
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlparse
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -19,17 +20,23 @@ from nlp_worker.errors import BrokerError, SettingsError, TopicError
 from nlp_worker.record_headers import accept_any_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from types import TracebackType
 
     from nlp_worker.poll import Commit, Partition
     from nlp_worker.settings import Settings
+
+Found = TypeVar("Found")
 
 #: Milliseconds. Two tries of a broker that is just starting; the client's own 30 s keep an operator waiting for a typo.
 BOOTSTRAP_TIMEOUT_MS: Final = 10_000
 
 #: Bytes of one batch of records, as Kafka's own `message.max.bytes`.
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588
+
+#: Seconds until a new cluster has a coordinator for each group, and between two looks for it.
+COORDINATOR_SECONDS: Final = 20.0
+COORDINATOR_LOOK_SECONDS: Final = 0.2
 
 #: Settings that name a file; kafka-python reads them at each attempt to connect and logs an error without the name.
 FILE_SETTINGS: Final = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
@@ -193,6 +200,27 @@ def open_client(kind: Any, arguments: Mapping[str, Any], section: str) -> Any:
             raise SettingsError(f"{section}: {error}") from None
         undo.pop_all()
         return client
+
+
+def of_group(call: Callable[[], Found], group: str) -> Found:
+    """Return what the broker says of a group, when its coordinator is there: on a new cluster that takes a while.
+
+    Raises:
+        BrokerError: it said nothing in time.
+        TopicError: the group may not be seen.
+    """
+    deadline = time.monotonic() + COORDINATOR_SECONDS
+    while True:
+        try:
+            return call()
+        except kafka_errors.GroupAuthorizationFailedError:
+            raise TopicError(f"group {group} may not be seen: allow READ on it") from None
+        except kafka_errors.KafkaError as error:
+            if not isinstance(error, kafka_errors.RetriableError) or time.monotonic() > deadline:
+                raise BrokerError(
+                    f"the broker says nothing of group {group}: {type(error).__name__}: {error}"
+                ) from None
+            time.sleep(COORDINATOR_LOOK_SECONDS)
 
 
 def kafka_offsets(offsets: Mapping[Partition, Commit]) -> dict[TopicPartition, OffsetAndMetadata]:

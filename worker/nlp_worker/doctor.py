@@ -114,10 +114,7 @@ class Doctor:
 
     def _group(self, admin: KafkaAdminClient) -> Iterator[Finding]:
         group = self._settings.group
-        try:
-            found = admin.describe_groups([group])[group]
-        except kafka_errors.GroupAuthorizationFailedError:
-            raise TopicError(f"group {group} may not be seen: allow READ on it") from None
+        found = connection.of_group(lambda: admin.describe_groups([group])[group], group)
         yield Finding("group", Verdict.OK, f"{group} has {len(found['members'])} workers now")
 
     def _topics(self, admin: KafkaAdminClient) -> Iterator[Finding]:

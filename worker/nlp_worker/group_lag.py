@@ -11,7 +11,7 @@ from kafka import errors as kafka_errors
 
 from nlp_schemas import TaskName, requests_topic
 from nlp_worker import connection
-from nlp_worker.errors import BrokerError, TopicError
+from nlp_worker.errors import BrokerError
 from nlp_worker.kafka_clients import open_consumer
 from nlp_worker.quarantine import Mark
 
@@ -84,13 +84,12 @@ class GroupLag:
             TopicError: the group may not be seen.
         """
         partitions = [TopicPartition(topic, number) for topic, count in self._counts.items() for number in range(count)]
+        group = self._group
+        committed = connection.of_group(lambda: self._admin.list_group_offsets({group: partitions})[group], group)
+        owners = connection.of_group(self._owners, group)
         try:
-            committed = self._admin.list_group_offsets({self._group: partitions})[self._group]
-            owners = self._owners()
             starts = self._client.beginning_offsets(partitions, timeout_ms=LOOK_UP_TIMEOUT_MS)
             ends = self._client.end_offsets(partitions, timeout_ms=LOOK_UP_TIMEOUT_MS)
-        except kafka_errors.GroupAuthorizationFailedError:
-            raise TopicError(f"group {self._group} may not be seen: allow DESCRIBE on it") from None
         except kafka_errors.KafkaError as error:
             raise BrokerError(f"the broker stopped answering: {type(error).__name__}: {error}") from None
         # Without a commit a worker begins at the beginning.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from nlp_worker.answering import log_failures
 from nlp_worker.breaker import Breaker
 from nlp_worker.errors import PublishError
 from nlp_worker.lag import Lag
@@ -95,6 +96,11 @@ class Worker:
         """Make ``run`` return after its current step; safe in a signal handler."""
         self._stopping = True
 
+    @property
+    def joined(self) -> bool:
+        """Whether it is a member of its group; from any thread."""
+        return self._consumer.membership is not None
+
     def run(self) -> None:
         while not self._stopping:
             self.run_once()
@@ -157,7 +163,7 @@ class Worker:
         if not published and (poll.published or committed is Committed.DONE):
             self._breaker.settle(poll.entries)
             count_answers(poll.entries)
-            self._log_failures(poll)
+            log_failures(poll.entries)
         self._deferred = poll if committed is Committed.LATER else None
         if committed is Committed.LOST:
             log.warning("commit_lost", records=len(poll.entries))
@@ -177,21 +183,6 @@ class Worker:
         run = work.future.result()
         work.batch.land(run)
         self._planner.learn(work.batch, run)
-
-    def _log_failures(self, poll: Poll) -> None:
-        for entry in poll.entries:
-            if entry.error is not None:
-                cause = type(entry.error.__cause__ or entry.error).__name__
-                log.warning(
-                    "request_failed",
-                    task=entry.task_name,
-                    code=entry.error.code,
-                    stage=entry.stage,
-                    exception=cause,
-                    topic=entry.record.topic,
-                    partition=entry.record.partition,
-                    offset=entry.record.offset,
-                )
 
     @property
     def _rebalancing(self) -> bool:

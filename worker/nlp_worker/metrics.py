@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Final
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from nlp_worker.errors import SettingsError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -66,15 +64,3 @@ def count_answers(entries: Iterable[Entry]) -> None:
     counts = Counts((entry.task_name, "ok" if entry.error is None else entry.error.code) for entry in entries)
     for labels, count in counts.items():
         REQUESTS.labels(*labels).inc(count)
-
-
-def serve(port: int) -> None:
-    """Serve the metrics on a port, at /metrics, until the process ends.
-
-    Raises:
-        SettingsError: the port cannot be used.
-    """
-    try:
-        prometheus_client.start_http_server(port, registry=REGISTRY)
-    except OSError as error:
-        raise SettingsError(f"metrics_port: port {port} cannot be used: {error.strerror}") from None

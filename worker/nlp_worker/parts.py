@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from nlp_worker.batching import Batch
-    from nlp_worker.poll import BatchRun, Commit, Committed, Message, Partition, Poll, Record
+    from nlp_worker.poll import BatchRun, Commit, Committed, Membership, Message, Partition, Poll, Record
 
 
 class Consumer(MarkKeeper, Protocol):
@@ -24,6 +24,11 @@ class Consumer(MarkKeeper, Protocol):
 
     @property
     def assigned(self) -> bool: ...
+    @property
+    def membership(self) -> Membership | None:
+        """None while this is no member of the group; from any thread."""
+        ...
+
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def behind(self) -> Mapping[Partition, int]:

@@ -77,7 +77,9 @@ class Pending:
     timeout: float
     """Seconds."""
     deadline: float
-    """Of the monotonic clock."""
+    """Of the monotonic clock, for the answer."""
+    send_deadline: float = math.inf
+    """Likewise, for the broker to tell that it has the request."""
     future: AnswerFuture = field(default_factory=AnswerFuture)
     source: Source | None = None
     """Where the request is; None until the broker has told."""
@@ -111,9 +113,14 @@ class Pending:
 
 
 class Waiting:
-    """The requests of a client that wait for their answers; from whatever thread."""
+    """The requests of a client that wait for their answers; from whatever thread.
 
-    def __init__(self) -> None:
+    Args:
+        not_sent: Is given a request of which the broker told nothing in time, and fails it.
+    """
+
+    def __init__(self, not_sent: Callable[[Pending], None]) -> None:
+        self._not_sent = not_sent
         self._lock = threading.Lock()
         self._pending: dict[bytes, Pending] = {}
         self._over: Exception | None = None
@@ -167,6 +174,9 @@ class Waiting:
         self._looked = now
         with self._lock:
             late = [pending for pending in self._pending.values() if pending.deadline <= now]
+            lost = [each for each in self._pending.values() if each.source is None and each.send_deadline <= now]
+        for pending in lost:
+            self._not_sent(pending)
         for pending in late:
             problem = f"no answer to request {pending.request_id} within {pending.timeout:g} s"
             pending.fail(AnswerTimeoutError(f"{problem}: is a worker running that serves the task, and keeps up?"))

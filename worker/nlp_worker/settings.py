@@ -160,9 +160,9 @@ class Settings(BaseSettings):
     stuck_seconds: Annotated[
         float, Field(ge=1, description="A worker in which nothing moves for so long although there is work ends.")
     ] = 300.0
-    metrics_port: Annotated[
+    http_port: Annotated[
         int | None,
-        Field(ge=1, le=65_535, description="Where Prometheus reads metrics, at /metrics; if not set nowhere."),
+        Field(ge=1, le=65_535, description="Where /metrics, /livez and /readyz are served; if not set nowhere."),
     ] = None
     threads: Annotated[
         int | None,

@@ -45,7 +45,7 @@ class Watchdog:
         self, seconds: float, watched: Sequence[Watched], stuck: Callable[[], None], clock: Clock = time
     ) -> None:
         self._seconds = seconds
-        self._stuck = stuck
+        self._end = stuck
         self._clock = clock
         self._last = {one: (one.steps(), clock.monotonic()) for one in watched}
         self._closed = threading.Event()
@@ -61,6 +61,14 @@ class Watchdog:
         while not self._closed.wait(self._seconds / LOOKS):
             self.look()
 
+    def stuck(self) -> str | None:
+        """Name a thread that has stood still for too long since the looks noticed it; from any thread."""
+        now = self._clock.monotonic()
+        for one, (steps, since) in self._last.items():
+            if now - since >= self._seconds and one.steps() == steps and one.busy():
+                return one.name
+        return None
+
     def look(self) -> None:
         """Compare each thread's steps with those of the last look."""
         now = self._clock.monotonic()
@@ -70,4 +78,4 @@ class Watchdog:
             elif now - since >= self._seconds:
                 log.critical("stuck", thread=one.name, seconds=round(now - since, 1), steps=steps)
                 faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-                self._stuck()
+                self._end()

@@ -52,11 +52,12 @@ def test_lines_of_json_are_requests(served: Served, tmp_path: Path) -> None:
     """From a file; what a line says itself wins, and a line that is wrong is a line of its own in the output."""
     lines = [
         b'{"inputs": "a good day", "id": "mine", "parameters": {"top_k": 3}}',
-        b'{"inputs": {"text": "a good day", "text_pair": "a bad day"}}',
+        b'{"inputs": {"text": "a good day", "text_pair": "a bad day"}, "id": null}',
         b"{",
         b"[1]",
         b'"\xff"',
         b'{"inputs": "a good day", "parameters": 5}',
+        b'{"inputs": "a good day", "id": 5}',
         b'{"inputs": "a good day", "model": "other"}',
         b'{"inputs": "' + b"x" * 2_000_000 + b'"}',
     ]
@@ -64,10 +65,12 @@ def test_lines_of_json_are_requests(served: Served, tmp_path: Path) -> None:
     ran = submit(served.topics, "sentiment-analysis", tmp_path / "lines", "-p", "top_k=2", "-p", "max_length=9")
     found = answers(ran.stdout)
     assert ran.returncode == 1
-    assert [answer["id"] for answer in found] == ["mine", *(f"line-{number}" for number in range(2, 9))]
+    ids = [answer["id"] for answer in found]
+    assert ids.pop(6).startswith(served.topics.name("requests"))  # of one whose own is none
+    assert ids == ["mine", *(f"line-{number}" for number in (2, 3, 4, 5, 6, 8, 9))]
     assert [len(answer["outputs"]) for answer in found[:2]] == [3, 2]
     told = [(answer["error"]["code"], answer["error"]["message"]) for answer in found[2:]]
-    assert [code for code, _ in told] == [*["invalid_request"] * 4, "unknown_model", "invalid_request"]
+    assert [code for code, _ in told] == [*["invalid_request"] * 5, "unknown_model", "invalid_request"]
     for (_, message), start in zip(
         told,
         (
@@ -75,13 +78,14 @@ def test_lines_of_json_are_requests(served: Served, tmp_path: Path) -> None:
             'line 4 is no JSON object: write {"inputs": ...}',
             "line 5 is not UTF-8: invalid start byte at byte 1",
             "parameters: Input should be",
+            "id: Input should be a valid string",
             "no checkpoint named 'other'",
             "the request has 20",
         ),
         strict=True,
     ):
         assert message.startswith(start)
-    assert b"8 answered, of these invalid_request 5, unknown_model 1; " in ran.stderr
+    assert b"9 answered, of these invalid_request 6, unknown_model 1; " in ran.stderr
 
 
 def test_what_a_line_is_can_be_said(served: Served) -> None:

@@ -118,6 +118,16 @@ def test_an_error_is_raised_with_its_code() -> None:
     assert raised.value.answer.source == HERE
 
 
+def test_an_error_settles_whatever_its_id_is() -> None:
+    """An id that is none, a number for one, is not echoed: the answer has the record's place."""
+    pending = request()
+    client = waiting(pending)
+    client.sent(pending, HERE)
+    client.take(answer(id=f"{TOPIC}-0-7", error={"code": "invalid_request", "message": "id: no string"}))
+    with pytest.raises(RequestFailedError, match="invalid_request: id: no string"):
+        pending.future.result(0)
+
+
 def test_a_second_answer_changes_nothing() -> None:
     """At least once, answers may repeat; and one that was cancelled may be answered."""
     first, cancelled = request(), Pending(b"c-2", "r-2", 5.0, math.inf)

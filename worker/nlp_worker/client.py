@@ -172,7 +172,9 @@ class Client:
             raise ValueError(f"headers: {', '.join(sorted(taken))} is the client's own")
         seconds = self._timeout if timeout is None else timeout
         limit = {} if seconds == math.inf else {"timeout_ms": max(math.ceil(seconds * 1000), 1)}
-        whole = {"id": name, **limit, **request}
+        whole = {**limit, **request}
+        if whole.get("id") is None:
+            whole["id"] = name
         value = to_json(whole)
         self._slots.acquire()
         pending = Pending(name.encode(), str(whole["id"]), seconds, time.monotonic() + seconds)

@@ -87,6 +87,8 @@ class Doctor:
             yield from look()
         except FatalError as error:
             yield Finding(about, Verdict.ERROR, str(error), error.exit_code)
+        except kafka_errors.KafkaError as error:
+            yield Finding(about, Verdict.ERROR, f"{type(error).__name__}: {error}", ExitCode.BROKER)
 
     def _versions(self, about: str, names: tuple[str, ...]) -> Finding:
         found = {}
@@ -132,10 +134,7 @@ class Doctor:
         names = [name(task, prefix) for task in self._tasks for name in (requests_topic, results_topic)]
         counts = connection.count_partitions(admin, connection.existing_topics(admin, names))
         wanted = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-        try:
-            newest = admin.list_partition_offsets(dict.fromkeys(wanted, OffsetSpec.MAX_TIMESTAMP)) if wanted else {}
-        except kafka_errors.KafkaError as error:
-            raise TopicError(f"topics may not be read: {type(error).__name__}: {error}") from None
+        newest = admin.list_partition_offsets(dict.fromkeys(wanted, OffsetSpec.MAX_TIMESTAMP)) if wanted else {}
         ahead = max((found.timestamp / 1000 for found in newest.values()), default=0.0) - time.time()
         if ahead > SKEW_SECONDS:
             told = f"a record is {ahead:.1f} s ahead of this machine's clock, and timeout_ms is wrong by it"

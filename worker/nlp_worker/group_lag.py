@@ -90,15 +90,16 @@ class GroupLag:
         try:
             starts = self._client.beginning_offsets(partitions, timeout_ms=LOOK_UP_TIMEOUT_MS)
             ends = self._client.end_offsets(partitions, timeout_ms=LOOK_UP_TIMEOUT_MS)
+            # Without a commit a worker begins at the beginning.
+            positions = {
+                p: commit.offset if (commit := committed.get(p)) and commit.offset >= 0 else starts[p]
+                for p in partitions
+            }
+            first = {p: max(positions[p], starts[p]) for p in partitions}
+            counts = {p: max(ends[p] - first[p], 0) for p in partitions}
+            ages = self._ages({p: first[p] for p in partitions if counts[p]})
         except kafka_errors.KafkaError as error:
             raise BrokerError(f"the broker stopped answering: {type(error).__name__}: {error}") from None
-        # Without a commit a worker begins at the beginning.
-        positions = {
-            p: commit.offset if (commit := committed.get(p)) and commit.offset >= 0 else starts[p] for p in partitions
-        }
-        first = {p: max(positions[p], starts[p]) for p in partitions}
-        counts = {p: max(ends[p] - first[p], 0) for p in partitions}
-        ages = self._ages({p: first[p] for p in partitions if counts[p]})
         found = []
         for topic, task in self._topics.items():
             own = [p for p in partitions if p.topic == topic]

@@ -88,12 +88,13 @@ class Pending:
 
     def settle(self, answer: Answer) -> None:
         """Keep the answer to this very record; there are others of the same id where one was redriven."""
-        if answer.id != self.request_id or not self._is_from(answer.source):
+        if not self._is_from(answer.source):
             return
-        if isinstance(answer, OkResult):
-            self._end(lambda: self.future.set_result(answer))
-        else:
+        if not isinstance(answer, OkResult):
+            # Of any id: one that is none by the contract is an error, and cannot be echoed.
             self.fail(RequestFailedError(answer.error.code, answer.error.message, answer))
+        elif answer.id == self.request_id:
+            self._end(lambda: self.future.set_result(answer))
 
     def _is_from(self, source: Source) -> bool:
         # Of a record that was sent twice and kept once, a broker may not tell the offset: -1.

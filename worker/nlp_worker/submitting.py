@@ -67,7 +67,9 @@ def request_of(line: Line, common: Mapping[str, Any], *, as_json: bool) -> dict[
         raise _refused(line, f"is not JSON: {error}") from None
     if not isinstance(own, dict):
         raise _refused(line, 'is no JSON object: write {"inputs": ...}')
-    request = {"id": f"line-{line.number}", **common, **own}
+    request = {**common, **own}
+    if own.get("id") is None:
+        request["id"] = f"line-{line.number}"
     if isinstance(own.get("parameters", {}), dict):
         request["parameters"] = {**common.get("parameters", {}), **own.get("parameters", {})}
     return request

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fakes import REQUESTS, Bench
+from fakes import REQUESTS, Bench, record
 from nlp_worker.lag import LOOK_INTERVAL
 from nlp_worker.metrics import REGISTRY
 from nlp_worker.parts import Limits
@@ -63,6 +63,23 @@ def test_the_lag_is_all_that_is_not_answered() -> None:
     each = bench.worker._planner.device_seconds(bench.worker._polls[0].entries[0])
     assert each > 0
     assert value("lag_device_seconds") == pytest.approx(101 * each)
+
+
+def test_the_age_is_that_of_the_oldest_request() -> None:
+    """From when it was sent, whether it waits or is computed; one without a time has none."""
+    bench = Bench(at_once=False)
+    bench.worker.run_once()
+    assert value("oldest_request_seconds") == 0
+    for timestamp in (-1, 500_000, 400_000, 700_000):
+        log = bench.kafka.logs[P0]
+        log.append(record({"inputs": "word"}, offset=len(log))._replace(timestamp=timestamp))
+    bench.clock.now += LOOK_INTERVAL
+    bench.worker.run_once()
+    assert value("oldest_request_seconds") == bench.clock.now - 400
+    bench.executor.run_next()
+    bench.clock.now += LOOK_INTERVAL
+    bench.settle()
+    assert value("oldest_request_seconds") == 0
 
 
 def test_the_lag_of_a_partition_that_others_have_is_theirs_to_tell() -> None:

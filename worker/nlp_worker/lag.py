@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
-from nlp_worker.metrics import LAG_DEVICE_SECONDS, LAG_RECORDS
+from nlp_worker.metrics import LAG_DEVICE_SECONDS, LAG_RECORDS, OLDEST_REQUEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,11 +54,16 @@ class Lag:
         self._looked = now
         records: Counter[Partition] = Counter()
         seconds: defaultdict[str, list[float]] = defaultdict(list)
+        sent: list[int] = []
         for entry in entries:
             records[entry.partition] += 1
+            if entry.record.timestamp >= 0:
+                sent.append(entry.record.timestamp)
             if entry.read:
                 seconds[entry.record.topic].append(self._planner.device_seconds(entry))
         self._seconds.update({topic: sum(of_it) / len(of_it) for topic, of_it in seconds.items()})
+        # What is still in Kafka is younger, partition by partition.
+        OLDEST_REQUEST_SECONDS.set(max(self._clock.time() - min(sent) / 1000, 0.0) if sent else 0.0)
         records.update(self._consumer.behind())
         for partition, count in records.items():
             LAG_RECORDS.labels(*partition).set(count)

@@ -44,6 +44,10 @@ LAG_RECORDS: Final = _gauge(
     "Requests of a partition that are not answered yet, as far as the broker has told.",
     ("topic", "partition"),
 )
+OLDEST_REQUEST_SECONDS: Final = _gauge(
+    "nlp_worker_oldest_request_seconds",
+    "Age of the oldest request that was polled and is not answered yet; 0 where there is none.",
+)
 LAG_DEVICE_SECONDS: Final = _gauge(
     "nlp_worker_lag_device_seconds", "Seconds that this worker's device will take for all of them."
 )

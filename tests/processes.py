@@ -42,6 +42,7 @@ class Topics:
     """
 
     tasks: Sequence[str] = (TASK,)
+    _reads = False
 
     def __init__(
         self, broker: RunningKafka, partitions: int = 4, *, tasks: Sequence[str] = (TASK,), **configs: object
@@ -61,7 +62,6 @@ class Topics:
                 "max.poll.interval.ms": 3_600_000,  # some topics are read now and then
             }
         )
-        self._reads = False
         self.answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.dead_letters: list[Any] = []
 
@@ -103,6 +103,10 @@ class Topics:
             self._reader.subscribe([self.name(kind, task) for task in self.tasks for kind in KINDS[1:]])
             self._reads = True
         messages = self._reader.consume(500, timeout=REST)
+        deadline = time.monotonic() + PATIENCE
+        while not self._reader.assignment():  # until then nothing comes, whatever is there
+            assert time.monotonic() < deadline, "the reader has not joined its group"
+            messages += self._reader.consume(500, timeout=REST)
         for message in messages:
             assert message.error() is None
             if message.topic().endswith(".results"):

@@ -91,7 +91,6 @@ class SecureTopics(Topics):
         }
         self._producer = Producer(login)
         self._reader = Consumer(login | {"group.id": f"{self.prefix}-reader", "auto.offset.reset": "earliest"})
-        self._reader.subscribe([self.name("results"), self.name("dead-letter")])
         self.answers = defaultdict(list)
         self.dead_letters = []
 

@@ -282,6 +282,12 @@ def max_message_bytes(admin: KafkaAdminClient, topics: Collection[str]) -> dict[
     return {topic: int(found[topic].get("max.message.bytes", DEFAULT_MAX_MESSAGE_BYTES)) for topic in topics}
 
 
+def partitions_of(admin: KafkaAdminClient, topics: Collection[str]) -> list[TopicPartition]:
+    """Return all partitions of topics that exist."""
+    counts = count_partitions(admin, topics)
+    return [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+
+
 def topic_configs(admin: KafkaAdminClient, topics: Collection[str]) -> dict[str, dict[str, str]]:
     """Return the settings of each topic, none where they may not be read."""
     found: dict[str, dict[str, str]] = {topic: {} for topic in topics}

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 
@@ -132,8 +132,7 @@ class Doctor:
         """Whether a record comes from the future; that clocks are behind nothing in Kafka tells."""
         prefix = self._settings.topic_prefix
         names = [name(task, prefix) for task in self._tasks for name in (requests_topic, results_topic)]
-        counts = connection.count_partitions(admin, connection.existing_topics(admin, names))
-        wanted = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+        wanted = connection.partitions_of(admin, connection.existing_topics(admin, names))
         newest = admin.list_partition_offsets(dict.fromkeys(wanted, OffsetSpec.MAX_TIMESTAMP)) if wanted else {}
         ahead = max((found.timestamp / 1000 for found in newest.values()), default=0.0) - time.time()
         if ahead > SKEW_SECONDS:

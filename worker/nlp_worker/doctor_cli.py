@@ -11,7 +11,6 @@ import click
 
 from nlp_worker.command_options import every_setting, printable, settings_of
 from nlp_worker.errors import TopicError
-from nlp_worker.served_topics import existing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,12 +30,13 @@ def doctor(*, config: Path | None, as_json: bool, **options: Any) -> None:
     given = {name: value for name, value in options.items() if value not in (None, ())}
     code = 0
     with settings_of(given, config) as settings:
-        from nlp_worker.doctor import Doctor, Finding, Verdict  # noqa: PLC0415 - `--help` does without Kafka's client
+        from nlp_worker import topics  # noqa: PLC0415 - `--help` does without Kafka's client
+        from nlp_worker.doctor import Doctor, Finding, Verdict  # noqa: PLC0415 - as above
 
         tasks = list(dict.fromkeys(spec.task for spec in settings.models))
         if not tasks:
             try:
-                tasks = existing(settings, "requests")
+                tasks = topics.existing(settings, topics.Kind.REQUESTS)
             except TopicError as error:
                 click.echo(_told(Finding("topics", Verdict.ERROR, str(error), error.exit_code), as_json=as_json))
                 code = error.exit_code

@@ -71,7 +71,7 @@ class GroupLag:
         self._admin: KafkaAdminClient = connection.connect(settings)
         topics = {requests_topic(task, settings.topic_prefix): task for task in tasks}
         connection.check_topics(self._admin, read=topics, write=[])
-        self._counts = connection.count_partitions(self._admin, topics)
+        self._partitions = connection.partitions_of(self._admin, topics)
         self._topics = topics
         # What is there is there: a fetch that waited would hold up the look.
         self._client = open_consumer(settings, group_id=None, fetch_max_wait_ms=0, max_poll_records=1)
@@ -83,8 +83,7 @@ class GroupLag:
             BrokerError: the broker stopped answering.
             TopicError: the group may not be seen.
         """
-        partitions = [TopicPartition(topic, number) for topic, count in self._counts.items() for number in range(count)]
-        group = self._group
+        partitions, group = self._partitions, self._group
         committed = connection.of_group(lambda: self._admin.list_group_offsets({group: partitions})[group], group)
         owners = connection.of_group(self._owners, group)
         try:

@@ -14,7 +14,6 @@ from rich.live import Live
 from rich.table import Table
 
 from nlp_worker.command_options import connected, of_a_task, setting, settings_of
-from nlp_worker.served_topics import existing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,9 +38,10 @@ def lag(*, config: Path | None, task: TaskName | None, watch: float | None, as_j
     divided by the workers. Example: nlp-worker lag --watch 5
     """
     with settings_of(options, config) as settings:
-        from nlp_worker.group_lag import GroupLag  # noqa: PLC0415 - `nlp-worker --help` does without Kafka's client
+        from nlp_worker import topics  # noqa: PLC0415 - `nlp-worker --help` does without Kafka's client
+        from nlp_worker.group_lag import GroupLag  # noqa: PLC0415 - as above
 
-        tasks = [task] if task is not None else existing(settings, "requests")
+        tasks = [task] if task is not None else topics.existing(settings, topics.Kind.REQUESTS)
         with contextlib.closing(GroupLag(settings, tasks)) as group, contextlib.suppress(KeyboardInterrupt):
             console = Console()
             live = None if watch is None or as_json or not console.is_terminal else Live(console=console)

@@ -11,7 +11,6 @@ import click
 
 from nlp_schemas import ErrorCode, TaskName
 from nlp_worker.command_options import connected, moment, of_a_task, printable, settings_of, time_of
-from nlp_worker.served_topics import existing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,9 +52,10 @@ def tail(
         )
 
     with settings_of(options, config) as settings:
-        from nlp_worker.tailing import Tail  # noqa: PLC0415 - `nlp-worker --help` does without Kafka's client
+        from nlp_worker import topics  # noqa: PLC0415 - `nlp-worker --help` does without Kafka's client
+        from nlp_worker.tailing import Tail  # noqa: PLC0415 - as above
 
-        tasks = existing(settings, "results") if task is None else [task]
+        tasks = topics.existing(settings, topics.Kind.RESULTS) if task is None else [task]
         tail_of = Tail(settings, tasks, dead_letters=dead_letters, since=since)
         with contextlib.closing(tail_of), contextlib.suppress(KeyboardInterrupt):
             for seen in itertools.islice(filter(wanted, tail_of.seen()), limit):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from kafka import TopicPartition
 from kafka import errors as kafka_errors
-from pydantic import ValidationError
 
-from nlp_schemas import DeadLetter, TaskName, dead_letter_topic, results_topic
+from nlp_schemas import dead_letter_topic, results_topic
 from nlp_worker import connection
+from nlp_worker.dead_letters import Letter
 from nlp_worker.errors import BrokerError, TopicError
 from nlp_worker.kafka_clients import open_consumer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from kafka import TopicPartition
+
+    from nlp_schemas import DeadLetter, TaskName
     from nlp_worker.poll import Record
     from nlp_worker.settings import Settings
 
@@ -60,13 +63,9 @@ class Tail:
         self._answers = {results_topic(task, settings.topic_prefix): task for task in tasks}
         letters = {dead_letter_topic(task, settings.topic_prefix): task for task in tasks}
         self._topics = {**self._answers, **(letters if dead_letters else {})}
-        admin = connection.connect(settings)
-        try:
+        with contextlib.closing(connection.connect(settings)) as admin:
             connection.check_topics(admin, read=self._topics, write=[])
-            counts = connection.count_partitions(admin, self._topics)
-        finally:
-            admin.close()
-        partitions = [TopicPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+            partitions = connection.partitions_of(admin, self._topics)
         self._client = open_consumer(settings, group_id=None)
         try:
             self._client.assign(partitions)
@@ -105,11 +104,8 @@ class Tail:
             error = answer.get("error") if answer is not None else None
             code = error.get("code") if isinstance(error, dict) else answer and answer.get("status")
             return Seen(record, task, str(code or ""), answer, None)
-        try:
-            letter = DeadLetter.from_headers([(name, value or b"") for name, value in record.headers])
-        except ValidationError:  # anybody may write there
-            return Seen(record, task, "", None, None)
-        return Seen(record, task, letter.code, None, letter)
+        letter = Letter.of(record, task).reason
+        return Seen(record, task, "" if letter is None else letter.code, None, letter)
 
     def close(self) -> None:
         self._client.close(autocommit=False)

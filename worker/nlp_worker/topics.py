@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from kafka import KafkaAdminClient
+
+    from nlp_worker.settings import Settings
 
 #: Bytes that a dead letter may have more than its request: headers are added.
 DEAD_LETTER_ROOM: Final = 64 * 2**10
@@ -86,6 +89,21 @@ class Created(NamedTuple):
     topic: str
     created: bool
     """False where it was there."""
+
+
+def existing(settings: Settings, kind: Kind) -> list[TaskName]:
+    """Return the tasks that have a topic of this kind.
+
+    Raises:
+        BrokerError: the broker cannot be reached.
+        TopicError: there is none.
+    """
+    names = {NAMES[kind](task, settings.topic_prefix): task for task in TaskName}
+    with contextlib.closing(connection.connect(settings)) as admin:
+        found = [names[topic] for topic in connection.existing_topics(admin, names)]
+    if not found:
+        raise TopicError(f"no topic {settings.topic_prefix}.<task>.{kind} exists, or none may be seen")
+    return found
 
 
 def create(

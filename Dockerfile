@@ -9,7 +9,8 @@ COPY pyproject.toml /
 RUN python - <<'EOF'
 import pathlib, tomllib
 project = tomllib.loads(pathlib.Path("/pyproject.toml").read_text())["project"]
-lines = project["dependencies"] + project["optional-dependencies"]["inference"]
+extras = project["optional-dependencies"]
+lines = project["dependencies"] + extras["inference"] + extras["tracing"]
 pathlib.Path("/requirements.txt").write_text("\n".join(lines) + "\n")
 EOF
 
@@ -28,7 +29,7 @@ RUN pip install --no-cache-dir --only-binary :all: -c /build/constraints.txt -r 
 COPY pyproject.toml README.md LICENSE /build/
 COPY schemas /build/schemas
 COPY worker /build/worker
-RUN pip install --no-cache-dir -c /build/constraints.txt '/build[inference]' && pip check
+RUN pip install --no-cache-dir -c /build/constraints.txt '/build[inference,tracing]' && pip check
 
 USER 10001:10001
 WORKDIR /home/worker

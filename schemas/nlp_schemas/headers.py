@@ -58,9 +58,9 @@ class Traced(Headers):
     correlation_id: Annotated[
         bytes | None, _Bytes, Field(alias="kafka_correlationId", description="Any bytes; the answer has the same.")
     ] = None
-    traceparent: Annotated[bytes | None, _Bytes, Field(description="W3C Trace Context; the answer has the same.")] = (
-        None
-    )
+    traceparent: Annotated[
+        bytes | None, _Bytes, Field(description="W3C Trace Context; the answer's is of the same trace.")
+    ] = None
     tracestate: Annotated[bytes | None, _Bytes, Field(description="W3C Trace Context; the answer has the same.")] = None
 
 

@@ -33,6 +33,18 @@ def own_name(name: Any) -> Any:
     return ALIASES.get(name, name) if isinstance(name, str) else name
 
 
+def task_name(name: str) -> TaskName:
+    """Return the task of that name or alias.
+
+    Raises:
+        ValueError: there is none; the message says which there are.
+    """
+    try:
+        return TaskName(own_name(name))
+    except ValueError:
+        raise ValueError(f"{name!r} is no task: there is {', '.join([*TaskName, *ALIASES])}") from None
+
+
 DEFAULT_PREFIX: Final = "nlp"
 
 

@@ -24,6 +24,7 @@ from nlp_schemas import (
 from nlp_worker import codec
 from nlp_worker.errors import InferenceFailedError, RequestError, ResultTooLargeError
 from nlp_worker.poll import Entry, Message
+from nlp_worker.tracing import TRACE_HEADERS, span_headers, trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,6 +87,8 @@ class Answering:
 
     def _answer(self, entry: Entry, value: bytes) -> Message:
         echoed = [(name, content or b"") for name, content in entry.record.headers if name in ECHOED_HEADERS]
+        if entry.span is not None:
+            echoed = [header for header in echoed if header[0] not in TRACE_HEADERS] + span_headers(entry.span)
         own = self._event_headers(entry) if entry.event else ANSWER_HEADERS
         topic, partition = entry.reply or (results_topic(entry.task_name, self._prefix), None)
         return Message(topic, entry.record.key, value, own + echoed, partition)
@@ -121,6 +124,7 @@ def log_failures(entries: Iterable[Entry]) -> None:
     """Name in the log the requests that were answered with an error, and none of their texts."""
     for entry in entries:
         if entry.error is not None:
+            trace = {} if entry.span is None else {"trace_id": trace_id(entry.span)}
             log.warning(
                 "request_failed",
                 task=entry.task_name,
@@ -130,6 +134,7 @@ def log_failures(entries: Iterable[Entry]) -> None:
                 topic=entry.record.topic,
                 partition=entry.record.partition,
                 offset=entry.record.offset,
+                **trace,
             )
 
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 from kafka import errors as kafka_errors
 from pydantic_core import to_json
 
-from nlp_schemas import ALIASES, ErrorCode, Ok, Source, TaskName, requests_topic, results_topic
-from nlp_schemas.task import own_name
+from nlp_schemas import ErrorCode, Ok, Source, TaskName, requests_topic, results_topic
+from nlp_schemas.task import task_name
 from nlp_worker import connection, kafka_clients
 from nlp_worker.errors import PublishError
 from nlp_worker.pending import (
     CORRELATION_HEADER,
+    REPLY_HEADER,
     AnswerFuture,
     AnswerTimeoutError,
     ClientClosedError,
@@ -38,7 +39,6 @@ from nlp_worker.replies import Replies
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
 __all__ = ["AnswerFuture", "AnswerTimeoutError", "Client", "ClientClosedError", "RequestFailedError"]
 
@@ -49,8 +49,6 @@ MAX_IN_FLIGHT: Final = 1_000
 
 #: Seconds to wait for an answer: longer than the workers need to take over from one that died.
 TIMEOUT: Final = 300.0
-
-REPLY_HEADER: Final = "kafka_replyTopic"
 
 #: Bytes of a record beside its key and value, rounded up: its batch's, and our headers'.
 RECORD_BYTES: Final = 1_000
@@ -93,8 +91,11 @@ class Client:
         kafka: Mapping[str, Any] | None = None,
         config: Path | None = None,
     ) -> None:
-        from nlp_worker.settings import load_settings  # noqa: PLC0415 - a tenth of the time that an import takes
+        # Not with the module: a third of the time that its import may take.
+        from nlp_worker import tracing  # noqa: PLC0415
+        from nlp_worker.settings import load_settings  # noqa: PLC0415
 
+        self._tracing = tracing
         given = {"bootstrap_servers": bootstrap_servers, "topic_prefix": topic_prefix, "kafka": kafka}
         self._settings = load_settings({name: value for name, value in given.items() if value is not None}, config)
         self._reply_topic = reply_topic
@@ -115,9 +116,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def submit(
@@ -163,7 +162,7 @@ class Client:
         timeout: float | None = None,
     ) -> AnswerFuture:
         """As `submit`, of a request as the contract has it; an ``id`` and a ``timeout_ms`` are added if it has none."""
-        channel = self._channel(_task(task))
+        channel = self._channel(task_name(task))
         name = f"{self._name}-{next(self._numbers)}"
         own = {CORRELATION_HEADER: name.encode()}
         if self._reply_topic is not None:
@@ -185,8 +184,9 @@ class Client:
             return pending.future
         try:
             self._waiting.add(pending)
+            pending.span, traced = self._tracing.start_send(channel.topic, headers)
             with self._opening:
-                sent = self._open_producer().send(channel.topic, value, key, [*headers, *own.items()])
+                sent = self._open_producer().send(channel.topic, value, key, [*traced, *own.items()])
                 pending.send_deadline = (
                     time.monotonic() + self._producer.config["delivery_timeout_ms"] / 1000 + kafka_clients.FUTURE_GRACE
                 )
@@ -275,10 +275,12 @@ class Client:
             self._producer = None
 
     def _sent(self, pending: Pending, record: Any) -> None:
+        self._tracing.end_send(pending.span, record.partition, record.offset)
         self._waiting.sent(pending, Source(topic=record.topic, partition=record.partition, offset=record.offset))
 
     def _not_sent(self, pending: Pending, producer: Any, error: Exception) -> None:
         self._failed = producer
+        self._tracing.fail_send(pending.span, error)
         problem = f"request {pending.request_id} was not acknowledged, and may be there all the same"
         pending.fail(PublishError(f"{problem}: {type(error).__name__}: {error}"))
 
@@ -292,10 +294,3 @@ class Client:
             self._waiting.end(ClientClosedError("it was closed before the answer came"))
             self._close_producer(kafka_clients.CLOSE_TIMEOUT)
         self._replies.close()
-
-
-def _task(name: str) -> TaskName:
-    try:
-        return TaskName(own_name(name))
-    except ValueError:
-        raise ValueError(f"{name!r} is no task: there is {', '.join([*TaskName, *ALIASES])}") from None

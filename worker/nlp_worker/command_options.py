@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
 import click
 
 from nlp_schemas import ALIASES, ErrorCode, TaskName
-from nlp_schemas.task import own_name
+from nlp_schemas.task import task_name
 from nlp_worker import logging as worker_logging
 from nlp_worker.errors import FatalError
 from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings
@@ -52,7 +52,7 @@ def moment(_context: click.Context, _parameter: click.Parameter, text: str | Non
 
 
 def _task(_context: click.Context, _parameter: click.Parameter, name: str | None) -> TaskName | None:
-    return None if name is None else TaskName(own_name(name))
+    return None if name is None else task_name(name)
 
 
 def _codes(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[ErrorCode]:

@@ -56,7 +56,7 @@ class Intake:
         self._reply_topics = reply_topics
 
     def entry(self, record: Record) -> Entry:
-        entry = Entry(record, self._topics[record.topic])
+        entry = Entry(record, self._topics[record.topic], polled=self._clock.time())
         entry.request_id = entry.origin
         return entry
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nlp_worker.intake import Intake
     from nlp_worker.parts import Consumer, Delivery, Executor
     from nlp_worker.planner import Planner
+    from nlp_worker.tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -70,6 +71,7 @@ class Worker:
         planner: Planner,
         limits: Limits = Limits(),  # noqa: B008 - immutable
         clock: Clock = time,
+        tracing: Tracing | None = None,
     ) -> None:
         self._consumer = consumer
         self._delivery = delivery
@@ -85,6 +87,7 @@ class Worker:
         self._waiting = Waiting(intake, planner, self._quarantine, limits)
         self._breaker = Breaker(limits.failures_in_a_row)
         self._planner = planner
+        self._tracing = tracing
         self._deferred: Poll | None = None
         self._held = False
         self._stopping = False
@@ -156,6 +159,8 @@ class Worker:
     def _settle_oldest(self, poll: Poll, publish_seconds: float) -> bool:
         for work in poll.work:
             self._land(work)
+        if self._tracing is not None:
+            self._tracing.begin(poll)
         poll.work = []
         offsets = self._quarantine.commits(poll.offsets)
         published = poll.published
@@ -164,6 +169,8 @@ class Worker:
             self._breaker.settle(poll.entries)
             count_answers(poll.entries)
             log_failures(poll.entries)
+            if self._tracing is not None:
+                self._tracing.end(poll.entries)
         self._deferred = poll if committed is Committed.LATER else None
         if committed is Committed.LOST:
             log.warning("commit_lost", records=len(poll.entries))

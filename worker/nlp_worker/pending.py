@@ -19,6 +19,8 @@ from nlp_schemas import RESULT, ErrorCode, ErrorResult, Ok, OkResult, Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from opentelemetry.trace import Span
+
     from nlp_worker.poll import Record
 
     Answer = Ok | ErrorResult
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Identifies a request among all of all producers, for the answer has the same. A value is read where it is ours alone.
 CORRELATION_HEADER: Final = "kafka_correlationId"
+
+REPLY_HEADER: Final = "kafka_replyTopic"
 
 #: Seconds between two looks for requests whose time is over: each goes through all.
 LOOK_INTERVAL: Final = 0.1
@@ -81,6 +85,8 @@ class Pending:
     send_deadline: float = math.inf
     """Likewise, for the broker to tell that it has the request."""
     future: AnswerFuture = field(default_factory=AnswerFuture)
+    span: Span | None = None
+    """Of its sending, where that is traced."""
     source: Source | None = None
     """Where the request is; None until the broker has told."""
     early: list[Answer] = field(default_factory=list)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Sequence
     from concurrent.futures import Future
 
+    from opentelemetry.trace import Span
+
     from nlp_schemas import Request, Stage, TaskName
     from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
@@ -169,6 +171,10 @@ class Entry:
     """How often it was tried; above one only where a process ended over it."""
     deadline: float = math.inf
     """Seconds since 1970 after which it is not computed any more."""
+    polled: float = 0.0
+    """When it was polled, in seconds since 1970."""
+    span: Span | None = None
+    """Where it is traced; from then on its answer names it."""
 
     @property
     def partition(self) -> Partition:

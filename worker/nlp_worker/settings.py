@@ -21,8 +21,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from nlp_schemas import ALIASES, DEFAULT_PREFIX, REQUESTS, TaskName
+from nlp_schemas import DEFAULT_PREFIX, TaskName
 from nlp_schemas.generation import MAX_NEW_TOKENS
+from nlp_schemas.task import task_name
 from nlp_worker.errors import SettingsError
 from nlp_worker.kafka_settings import KafkaSettings
 
@@ -54,18 +55,11 @@ class ModelSpec(NamedTuple):
         if not _is_folder(checkpoint):
             checkpoint, _, revision = checkpoint.partition("@")
         path_name = Path(checkpoint).name or Path(checkpoint).resolve().name
-        return cls(name or path_name, _task(task), checkpoint, revision or None)
+        return cls(name or path_name, task_name(task), checkpoint, revision or None)
 
 
 def _is_folder(checkpoint: str) -> bool:
     return checkpoint.startswith((".", "/", "~")) or Path(checkpoint).is_dir()
-
-
-def _task(name: str) -> TaskName:
-    own = ALIASES.get(name, name)
-    if own not in REQUESTS:
-        raise ValueError(f"{name!r} is no task: there is {', '.join([*REQUESTS, *ALIASES])}")
-    return TaskName(own)
 
 
 class Settings(BaseSettings):
@@ -164,6 +158,13 @@ class Settings(BaseSettings):
         int | None,
         Field(ge=1, le=65_535, description="Where /metrics, /livez and /readyz are served; if not set nowhere."),
     ] = None
+    traces: Annotated[
+        Literal["off", "otlp"],
+        Field(
+            description="otlp: spans of requests and batches go to a collector; where, OpenTelemetry's own environment "
+            "says (OTEL_EXPORTER_OTLP_ENDPOINT)."
+        ),
+    ] = "off"
     threads: Annotated[
         int | None,
         Field(

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nlp_schemas import TaskName
-from nlp_schemas.task import own_name
+from nlp_schemas.task import task_name
 from nlp_worker.command_options import TASKS, age, connected, settings_of
 from nlp_worker.errors import ExitCode
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nlp_schemas import TaskName
 
 EXIT_CODES: Final = (
     "Exit codes: 0 done, warnings included · 2 usage or settings · 3 broker unreachable · 4 a topic is missing, not "
@@ -24,7 +25,7 @@ EXIT_CODES: Final = (
 
 
 def _tasks(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> list[TaskName]:
-    return list(dict.fromkeys(TaskName(own_name(name)) for name in names))
+    return list(dict.fromkeys(map(task_name, names)))
 
 
 _of_tasks = click.option("--task", "tasks", type=TASKS, multiple=True, required=True, metavar="TASK", callback=_tasks,

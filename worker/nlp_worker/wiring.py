@@ -21,6 +21,7 @@ from nlp_worker.loop import Worker
 from nlp_worker.parts import Limits
 from nlp_worker.planner import Planner
 from nlp_worker.publisher import Publisher
+from nlp_worker.tracing import open_tracing
 from nlp_worker.transactions import TransactionalPublisher
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def wired(
     with contextlib.closing(connection.connect(settings)) as admin:
         connection.check_topics(admin, read=topics, write=outputs)
         reply_topics = connection.count_partitions(admin, settings.reply_topic)
+    # Before anything that takes long: it may be refused.
+    tracing = open_tracing(settings.group, worker_id) if settings.traces == "otlp" else None
     tasks, cache_tokens = load()
     planner = Planner(settings.batch_tokens, cache_tokens)
     # When all are loaded: what fits into the memory then is what will fit.
@@ -77,6 +80,8 @@ def wired(
             return connection.max_message_bytes(admin, outputs)
 
     with contextlib.ExitStack() as parts:
+        if tracing is not None:
+            parts.callback(tracing.close)
         publisher = _publisher(settings, read_limits)
         parts.callback(publisher.close)
         # Closed first: its partitions go to the others of the group while the rest is taken down.
@@ -89,6 +94,7 @@ def wired(
             Intake(topics, tasks, time, settings.max_age_seconds or math.inf, reply_topics),
             Answering(settings.topic_prefix, worker_id, publisher.fits),
             planner=planner,
+            tracing=tracing,
             limits=Limits(
                 records=settings.poll_records,
                 device_seconds=settings.poll_seconds,

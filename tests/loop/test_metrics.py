@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from fakes import REQUESTS, Bench, record
+from nlp_schemas import ErrorCode
+from nlp_worker import connection
+from nlp_worker.errors import BrokerError
 from nlp_worker.lag import LOOK_INTERVAL
 from nlp_worker.metrics import REGISTRY
 from nlp_worker.parts import Limits
 from nlp_worker.poll import Partition
+from nlp_worker.settings import Settings
+from nlp_worker.wiring import wired
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 P0, P1 = Partition(REQUESTS, 0), Partition(REQUESTS, 1)
@@ -50,6 +56,16 @@ def test_every_request_is_counted_once_with_its_outcome() -> None:
     assert rows == 3
     assert 3 <= tokens <= padded
     assert seconds > 0
+
+
+def test_every_outcome_is_there_at_0_before_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before broker and checkpoints: a rate needs what was there before, or the first failures of a worker are none."""
+    monkeypatch.setattr(connection, "connect", Mock(side_effect=BrokerError("away")))
+    with pytest.raises(BrokerError), wired(Settings(), "worker", ["served"], Mock(), Mock()):
+        pass
+    samples = [sample for family in REGISTRY.collect() for sample in family.samples]
+    found = {s.labels["code"]: s.value for s in samples if s.labels.get("task") == "served"}
+    assert found == dict.fromkeys(["ok", *ErrorCode], 0)
 
 
 def test_the_lag_is_all_that_is_not_answered() -> None:

@@ -21,12 +21,12 @@ from nlp_worker import connection, topics
 from nlp_worker.cores import usable_cores
 from nlp_worker.errors import ExitCode, FatalError, TopicError
 from nlp_worker.kafka_clients import open_producer, producer_arguments
+from nlp_worker.memory import free_memory
 from nlp_worker.transactions import OWN_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nlp_schemas import TaskName
     from nlp_worker.settings import Settings
 
 #: What the worker is made of, and what of it the producer's and operator's commands do without.
@@ -65,7 +65,7 @@ class Doctor:
         tasks: Whose topics are looked at.
     """
 
-    def __init__(self, settings: Settings, tasks: list[TaskName]) -> None:
+    def __init__(self, settings: Settings, tasks: list[str]) -> None:
         self._settings = settings
         self._tasks = tasks
 
@@ -175,10 +175,9 @@ class Doctor:
 
 def _memory(settings: Settings) -> Finding:
     """Whether the checkpoints that are folders fit into what is free."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines() if Path("/proc/meminfo").exists() else []
-    sizes = {name: int(size.split()[0]) * 2**10 for name, size in (line.split(":") for line in lines)}
-    free = sizes.get("MemAvailable", os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    free = free_memory()
     folders = [Path(spec.checkpoint).expanduser() for spec in settings.models]
     weights = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
-    told = f"{free / 2**30:.1f} GiB are free, the weights in folders have {weights / 2**30:.1f} GiB"
-    return Finding("memory", Verdict.WARNING if weights > free else Verdict.OK, told)
+    free_told = "nothing tells what is free" if free is None else f"{free / 2**30:.1f} GiB are free"
+    told = f"{free_told}, the weights in folders have {weights / 2**30:.1f} GiB"
+    return Finding("memory", Verdict.OK if free is None or weights <= free else Verdict.WARNING, told)

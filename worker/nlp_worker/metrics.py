@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter as Counts
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from nlp_schemas import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +27,9 @@ _counter: Final = partial(Counter, registry=REGISTRY)
 _gauge: Final = partial(Gauge, registry=REGISTRY)
 
 _OF_MODEL: Final = ("task", "model")
+
+#: The code of a request that has no error.
+OK: Final = "ok"
 
 REQUESTS: Final = _counter(
     "nlp_worker_requests",
@@ -63,8 +69,18 @@ def count_batch(batch: Batch, run: BatchRun) -> None:
     DEVICE_IDLE_SECONDS.inc(run.idle)
 
 
+def begin_at_0(task_names: Iterable[str]) -> None:
+    """Have a number for every outcome of these tasks.
+
+    Of a counter that appears with its first failures Prometheus sees no increase: a worker that fails, ends and begins
+    anew would alarm nobody.
+    """
+    for labels in itertools.product(task_names, [OK, *ErrorCode]):
+        REQUESTS.labels(*labels)
+
+
 def count_answers(entries: Iterable[Entry]) -> None:
     """Count requests that were answered."""
-    counts = Counts((entry.task_name, "ok" if entry.error is None else entry.error.code) for entry in entries)
+    counts = Counts((entry.task_name, OK if entry.error is None else entry.error.code) for entry in entries)
     for labels, count in counts.items():
         REQUESTS.labels(*labels).inc(count)

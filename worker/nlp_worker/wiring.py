@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from nlp_schemas import dead_letter_topic, requests_topic, results_topic
-from nlp_worker import connection
+from nlp_worker import connection, metrics
 from nlp_worker.answering import Answering
 from nlp_worker.consumer import Consumer
 from nlp_worker.delivery import AtLeastOnce, ExactlyOnce
@@ -27,12 +27,11 @@ from nlp_worker.transactions import TransactionalPublisher
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from nlp_schemas import TaskName
     from nlp_worker.parts import Delivery, Executor
     from nlp_worker.settings import Settings
     from nlp_worker.tasks.base import Task
 
-    Tasks = Mapping[TaskName, Mapping[str, Task]]
+    Tasks = Mapping[str, Mapping[str, Task]]
 
 
 #: Seconds after which the control thread lets the device thread have the interpreter. That asks for it at each of some
@@ -44,7 +43,7 @@ SWITCH_SECONDS: Final = 1e-4
 def wired(
     settings: Settings,
     worker_id: str,
-    task_names: Collection[TaskName],
+    task_names: Collection[str],
     load: Callable[[], tuple[Tasks, int]],
     executor: Executor,
 ) -> Iterator[Worker]:
@@ -61,6 +60,7 @@ def wired(
     Raises:
         FatalError: something that the worker needs is not there.
     """
+    metrics.begin_at_0(task_names)
     topics = {requests_topic(task, settings.topic_prefix): task for task in task_names}
     outputs = [name(task, settings.topic_prefix) for task in task_names for name in (results_topic, dead_letter_topic)]
     outputs += settings.reply_topic

@@ -42,7 +42,7 @@ test-all: lint
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -n 2 schemas worker tests benchmarks scripts
+	$(BIN)/mypy -n 2 schemas worker tests benchmarks scripts examples
 	$(BIN)/lint-imports --no-cache
 
 # Run it alone: an hour or more of two cores. Tables; and figures and plots, which go to benchmarks/results/. `make bench-loop`

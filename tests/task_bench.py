@@ -45,9 +45,9 @@ def serve(*models: tuple[str, Path] | str, **settings: Any) -> TaskBench:
 class TaskBench:
     """What lies between consumer and publisher, for one poll at a time."""
 
-    def __init__(self, tasks: Mapping[TaskName, Mapping[str, Task]]) -> None:
+    def __init__(self, tasks: Mapping[str, Mapping[str, Task]]) -> None:
         self.tasks = tasks
-        self._intake = Intake({requests_topic(task): task for task in TaskName}, tasks, ManualClock())
+        self._intake = Intake({requests_topic(task): task for task in (*TaskName, *tasks)}, tasks, ManualClock())
         self._answering = Answering("nlp", "bench", lambda _: True)
         #: Rows of each batch of the last poll that were on the device at once.
         self.batches: list[int] = []
@@ -87,7 +87,7 @@ class TaskBench:
         return [answer["outputs"] for answer in answers]
 
     def _entry(self, request: Mapping[str, Any], offset: int) -> Entry:
-        task = TaskName(request["task"]) if "task" in request else next(iter(self.tasks))
+        task = request["task"] if "task" in request else next(iter(self.tasks))
         value = json.dumps(request).encode()
         return self._intake.entry(FakeRecord(requests_topic(task), 0, offset, 1_000, b"k", value, ()))
 

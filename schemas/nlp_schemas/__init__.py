@@ -18,7 +18,7 @@ from nlp_schemas.classification import (
     ZeroShotClassificationRequest,
     ZeroShotClassificationResult,
 )
-from nlp_schemas.contract import REQUESTS, RESULT, Ok, Result
+from nlp_schemas.contract import REQUESTS, RESULT, RESULTS, Ok, PluginResult, Result
 from nlp_schemas.dead_letter import HEADER_PREFIX, MAX_MESSAGE_CHARACTERS, DeadLetter, Stage, ValueOmitted
 from nlp_schemas.generation import (
     AnswerMessage,
@@ -83,6 +83,7 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "REQUESTS",
     "RESULT",
+    "RESULTS",
     "AnswerHeaders",
     "AnswerMessage",
     "ChatMessage",
@@ -112,6 +113,7 @@ __all__ = [
     "MultipleChoiceResult",
     "Ok",
     "OkResult",
+    "PluginResult",
     "QuestionAnsweringInputs",
     "QuestionAnsweringParameters",
     "QuestionAnsweringRequest",

@@ -1,8 +1,8 @@
 """Every task's request and result, by the task's name, and any answer as one type."""
 
-from typing import Annotated, Final, get_args
+from typing import Annotated, Any, Final, Union
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter
 
 from nlp_schemas.classification import (
     TextClassificationRequest,
@@ -34,8 +34,8 @@ from nlp_schemas.understanding import (
     QuestionAnsweringResult,
 )
 
-#: The request model of each task.
-REQUESTS: Final[dict[TaskName, type[Request]]] = {
+#: The request model of each task; a plugin adds its own.
+REQUESTS: Final[dict[str, type[Request]]] = {
     TaskName.TEXT_CLASSIFICATION: TextClassificationRequest,
     TaskName.ZERO_SHOT_CLASSIFICATION: ZeroShotClassificationRequest,
     TaskName.TOKEN_CLASSIFICATION: TokenClassificationRequest,
@@ -48,8 +48,30 @@ REQUESTS: Final[dict[TaskName, type[Request]]] = {
     TaskName.MULTIPLE_CHOICE: MultipleChoiceRequest,
 }
 
-#: An answer with outputs: told apart by ``task``.
-Ok = Annotated[
+#: The model of each task's answers with outputs; a plugin adds its own.
+RESULTS: Final[dict[str, type[OkResult]]] = {
+    TaskName.TEXT_CLASSIFICATION: TextClassificationResult,
+    TaskName.ZERO_SHOT_CLASSIFICATION: ZeroShotClassificationResult,
+    TaskName.TOKEN_CLASSIFICATION: TokenClassificationResult,
+    TaskName.FILL_MASK: FillMaskResult,
+    TaskName.QUESTION_ANSWERING: QuestionAnsweringResult,
+    TaskName.SUMMARIZATION: SummarizationResult,
+    TaskName.TRANSLATION: TranslationResult,
+    TaskName.TEXT_GENERATION: TextGenerationResult,
+    TaskName.FEATURE_EXTRACTION: FeatureExtractionResult,
+    TaskName.MULTIPLE_CHOICE: MultipleChoiceResult,
+}
+
+
+class PluginResult(OkResult):
+    """The answer with outputs of a task that is not built in, as JSON has them."""
+
+    task: str
+    outputs: Any
+
+
+#: An answer with outputs.
+Ok = (
     TextClassificationResult
     | ZeroShotClassificationResult
     | TokenClassificationResult
@@ -59,17 +81,29 @@ Ok = Annotated[
     | TranslationResult
     | TextGenerationResult
     | FeatureExtractionResult
-    | MultipleChoiceResult,
-    Field(discriminator="task"),
-]
+    | MultipleChoiceResult
+    | PluginResult
+)
 
-#: The model of each task's answers with outputs.
-RESULTS: Final[dict[TaskName, type[OkResult]]] = {
-    model.model_fields["task"].default: model for model in get_args(get_args(Ok)[0])
-}
+#: Any answer.
+Result = Ok | ErrorResult
 
-#: Any answer: told apart by ``status``, then by ``task``.
-Result = Annotated[Ok | ErrorResult, Field(discriminator="status")]
+_MODELS: Final[dict[str, type[OkResult | ErrorResult]]] = {**RESULTS, "plugin": PluginResult, "error": ErrorResult}
+
+
+def _model_of(answer: Any) -> str | None:
+    """Return by which of the models an answer is read."""
+    status, task = (
+        answer.get(name) if isinstance(answer, dict) else getattr(answer, name, None) for name in ("status", "task")
+    )
+    if status != "ok":
+        return "error" if status == "error" else None
+    return task if isinstance(task, str) and task in _MODELS else "plugin"
+
+
+_TAGGED: Any = Union[tuple(Annotated[model, Tag(name)] for name, model in _MODELS.items())]  # noqa: UP007 - of a list
 
 #: Reads an answer: ``RESULT.validate_json(value)``.
-RESULT: Final[TypeAdapter[Ok | ErrorResult]] = TypeAdapter(Result, config=ConfigDict(defer_build=True))
+RESULT: Final[TypeAdapter[Result]] = TypeAdapter(
+    Annotated[_TAGGED, Discriminator(_model_of)], config=ConfigDict(defer_build=True)
+)

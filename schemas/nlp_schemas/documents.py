@@ -27,8 +27,8 @@ DESCRIPTION: Final = (
     "or `error`. Values are JSON in UTF-8. A request's key is its producer's own, and its answer has the same."
 )
 
-#: A request of each task.
-EXAMPLES: Final[Mapping[TaskName, Mapping[str, Any]]] = {
+#: A request of each task that is built in.
+EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
     TaskName.TEXT_CLASSIFICATION: {"id": "r-1", "inputs": "I love this.", "parameters": {"top_k": 2}},
     TaskName.ZERO_SHOT_CLASSIFICATION: {
         "inputs": "The soup needs salt.",
@@ -65,9 +65,9 @@ def documents(prefix: str = DEFAULT_PREFIX) -> dict[str, Schema]:
         prefix: Of the topics' names.
     """
     found: dict[str, Schema] = {}
-    for task in TaskName:
+    for task in REQUESTS:
         request = REQUESTS[task].model_json_schema(schema_generator=_Generator)
-        found[f"{task}.request.json"] = {"$schema": DIALECT, **request, "examples": [EXAMPLES[task]]}
+        found[f"{task}.request.json"] = {"$schema": DIALECT, **request, **_examples(EXAMPLES.get(task))}
         names, answers = models_json_schema(
             [(RESULTS[task], "serialization"), (ErrorResult, "serialization")], schema_generator=_Generator
         )
@@ -78,8 +78,8 @@ def documents(prefix: str = DEFAULT_PREFIX) -> dict[str, Schema]:
 def asyncapi(prefix: str = DEFAULT_PREFIX) -> Schema:
     """Return the AsyncAPI document of a worker that serves every task."""
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        *[(REQUESTS[task], "validation") for task in TaskName],
-        *[(RESULTS[task], "serialization") for task in TaskName],
+        *[(REQUESTS[task], "validation") for task in REQUESTS],
+        *[(RESULTS[task], "serialization") for task in REQUESTS],
         (ErrorResult, "serialization"),
     ]
     _, schemas = models_json_schema(
@@ -97,10 +97,10 @@ def asyncapi(prefix: str = DEFAULT_PREFIX) -> Schema:
     }
     channels: Schema = {}
     operations: Schema = {}
-    for task in TaskName:
+    for task in REQUESTS:
         messages[f"{task}.request"] = {
             **_message(_sentence(REQUESTS[task]), RequestHeaders, REQUESTS[task]),
-            "examples": [{"payload": EXAMPLES[task]}],
+            **_examples({"payload": EXAMPLES[task]} if task in EXAMPLES else None),
         }
         messages[f"{task}.ok"] = _message(_sentence(RESULTS[task]), AnswerHeaders, RESULTS[task])
         channels[f"{task}.requests"] = _channel(requests_topic(task, prefix), request=f"{task}.request")
@@ -130,6 +130,10 @@ def asyncapi(prefix: str = DEFAULT_PREFIX) -> Schema:
             "schemas": {**schemas["$defs"], **headers, "DeadLetterHeaders": _dead_letter_headers()},
         },
     }
+
+
+def _examples(example: Any) -> Schema:
+    return {} if example is None else {"examples": [example]}
 
 
 def _sentence(model: type[BaseModel]) -> str:

@@ -5,8 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nlp_schemas.task import TaskName
-
 
 class ErrorCode(StrEnum):
     """Why a request has no outputs; a closed set."""
@@ -91,7 +89,7 @@ class ErrorResult(Answer):
     """The answer to a request that has no outputs."""
 
     id: str
-    task: TaskName
+    task: str
     status: Literal["error"] = "error"
     error: Error
     model: Model | None

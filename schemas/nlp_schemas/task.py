@@ -1,12 +1,13 @@
 """The names of the tasks, and of their topics."""
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
 
 class TaskName(StrEnum):
-    """A task, by the name of the ``transformers`` pipeline that does it."""
+    """The tasks that are built in, by the names of their ``transformers`` pipelines; a plugin adds others."""
 
     TEXT_CLASSIFICATION = "text-classification"
     ZERO_SHOT_CLASSIFICATION = "zero-shot-classification"
@@ -28,33 +29,42 @@ ALIASES: Final[Mapping[str, TaskName]] = {
 }
 
 
+#: What a task's name looks like: part of topics' names (of which dots part it), of options and of URLs.
+TASK_PATTERN: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
 def own_name(name: Any) -> Any:
     """Return the own name of a task that is given by an alias; anything else as it is."""
     return ALIASES.get(name, name) if isinstance(name, str) else name
 
 
-def task_name(name: str) -> TaskName:
-    """Return the task of that name or alias.
+def task_name(name: str) -> str:
+    """Return a task's own name, which may be a plugin's.
 
     Raises:
-        ValueError: there is none; the message says which there are.
+        ValueError: no task can have that name.
     """
-    try:
-        return TaskName(own_name(name))
-    except ValueError:
-        raise ValueError(f"{name!r} is no task: there is {', '.join([*TaskName, *ALIASES])}") from None
+    own = str(own_name(name))
+    if not TASK_PATTERN.fullmatch(own):
+        raise ValueError(no_task(name))
+    return own
+
+
+def no_task(name: str) -> str:
+    """Say that there is no task of the name, and which there are."""
+    return f"{name!r} is no task: there is {', '.join([*TaskName, *ALIASES])}, and what a plugin adds"
 
 
 DEFAULT_PREFIX: Final = "nlp"
 
 
-def requests_topic(task: TaskName, prefix: str = DEFAULT_PREFIX) -> str:
+def requests_topic(task: str, prefix: str = DEFAULT_PREFIX) -> str:
     return f"{prefix}.{task}.requests"
 
 
-def results_topic(task: TaskName, prefix: str = DEFAULT_PREFIX) -> str:
+def results_topic(task: str, prefix: str = DEFAULT_PREFIX) -> str:
     return f"{prefix}.{task}.results"
 
 
-def dead_letter_topic(task: TaskName, prefix: str = DEFAULT_PREFIX) -> str:
+def dead_letter_topic(task: str, prefix: str = DEFAULT_PREFIX) -> str:
     return f"{prefix}.{task}.dead-letter"

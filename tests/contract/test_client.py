@@ -61,7 +61,10 @@ def test_an_error_is_an_exception_with_its_code(served: Served) -> None:
         with pytest.raises(RequestFailedError, match=r"the request has 2\d{6} bytes, more than topic") as raised:
             client.ask(TASK, "x" * 2_000_000)
         assert raised.value.answer is None
-        with pytest.raises(ValueError, match="'sentiment' is no task: there is text-classification"):
+        with pytest.raises(ValueError, match="'Sentiment' is no task: there is text-classification"):
+            client.submit("Sentiment", "a good day")
+        # It may be a plugin's.
+        with pytest.raises(TopicError, match=r"\.sentiment\.requests does not exist"):
             client.submit("sentiment", "a good day")
         with pytest.raises(ValueError, match="kafka_correlationId is the client's own"):
             client.submit(TASK, "a good day", headers=[("kafka_correlationId", b"1")])

@@ -223,7 +223,7 @@ def test_a_position_without_a_dead_letter_is_told(topics: DeadTopics, arguments:
     ("options", "told"),
     [
         (["--task", "ner"], "topic {prefix}.token-classification.dead-letter does not exist: create it"),
-        (["--topic-prefix", "nobody"], "no dead-letter topic nobody.<task>.dead-letter exists, or none may be seen"),
+        (["--topic-prefix", "nobody"], "no topic nobody.<task>.dead-letter exists, or none may be seen"),
     ],
     ids=["task", "prefix"],
 )
@@ -244,7 +244,7 @@ def test_a_missing_topic_is_told(topics: DeadTopics, options: list[str], told: s
         (["list", "--topic-prefix", "no spaces"], ExitCode.USAGE, "topic_prefix"),
         (["list", "--config", "missing.toml"], ExitCode.USAGE, "missing.toml cannot be read"),
         (["list", "--since", "yesterday"], ExitCode.USAGE, "'yesterday' is neither a time such as"),
-        (["list", "--task", "ners"], ExitCode.USAGE, "'ners' is not one of"),
+        (["list", "--task", "Ner"], ExitCode.USAGE, "'Ner' is no task: there is text-classification"),
         (["redrive"], ExitCode.USAGE, "nobody is there to confirm: say --yes, or --dry-run"),
     ],
     ids=["broker", "prefix", "config", "since", "task", "confirm"],

@@ -60,3 +60,21 @@ def test_a_generation_that_outlasts_the_drain_is_stopped_and_given_up(
         assert [event["records"] for event in worker.events("given_up")] == [1]
         topics.read_rest()
         assert (dict(topics.answers), standing(topics).offset, standing(topics).metadata) == ({}, 0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_still_loading_ends_at_once(
+    embedded_kafka: RunningKafka, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Exit 0: as the first process of a container it would ignore a signal that it has not asked for."""
+    plugin, begun = tmp_path / "slow.py", tmp_path / "begun"
+    plugin.write_text(f"import pathlib, threading\npathlib.Path({str(begun)!r}).touch()\nthreading.Event().wait()\n")
+    arguments = ("--plugin", str(plugin), "--model", f"{TASK}=/nowhere")
+    with (
+        Topics(embedded_kafka, 1, tasks=[TASK]) as topics,
+        WorkerProcess(topics, None, tmp_path, *arguments) as worker,
+    ):
+        wait_for(begun.exists)
+        worker.process.send_signal(number)
+        assert worker.end(timeout=10) == 0
+        assert worker.events("drained")

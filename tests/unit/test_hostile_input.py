@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,11 +16,10 @@ from nlp_schemas import (
     MAX_TEXT_CHARACTERS,
     REQUESTS,
     RESULT,
+    RESULTS,
     DeadLetter,
     ErrorCode,
     Model,
-    Ok,
-    OkResult,
     Request,
     TaskName,
     dead_letter_topic,
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from nlp_worker.poll import Message
 
 TASKS: Final = list(TaskName)
-RESULTS: Final[dict[TaskName, type[OkResult]]] = {
-    model.model_fields["task"].default: model for model in get_args(get_args(Ok)[0])
-}
 GENERATING: Final = {TaskName.SUMMARIZATION, TaskName.TRANSLATION, TaskName.TEXT_GENERATION}
 
 #: A request of each task that is answered, for the fuzzer to spoil.

@@ -69,6 +69,7 @@ def _run(settings: Settings) -> None:
     )
     if unknown := unknown_environment():
         log.warning("unknown_environment", names=unknown)
+    _leave_at_signals()
     health = probes.Health()
     if settings.http_port is not None:
         probes.serve(settings.http_port, health)
@@ -94,7 +95,7 @@ def _wired(settings: Settings, worker_id: str, health: probes.Health) -> Iterato
     from nlp_worker.watchdog import Watchdog, Watched  # noqa: PLC0415
     from nlp_worker.wiring import wired  # noqa: PLC0415
 
-    def load() -> tuple[Mapping[TaskName, Mapping[str, Task]], int]:
+    def load() -> tuple[Mapping[str, Mapping[str, Task]], int]:
         from nlp_worker import models  # noqa: PLC0415
 
         return models.load(settings), models.cache_tokens(settings)
@@ -117,6 +118,18 @@ def _wired(settings: Settings, worker_id: str, health: probes.Health) -> Iterato
             watchdog.start()
             health.started(lambda: worker.joined, watchdog.stuck)
             yield worker
+
+
+def _leave_at_signals() -> None:
+    """End at SIGTERM or SIGINT while nothing is begun yet: the first process of a container would ignore SIGTERM."""
+
+    def obey(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        log.info("drained", reason="it was not ready yet")
+        leave(ExitCode.DRAINED)
+
+    signal.signal(signal.SIGTERM, obey)
+    signal.signal(signal.SIGINT, obey)
 
 
 def _obey_signals(worker: Worker, drain_seconds: float) -> None:
@@ -173,10 +186,17 @@ def _topic(text: str) -> tuple[str, int]:
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False),
               help="Write a JSON Schema of each task's requests and answers here, and asyncapi.json.")  # fmt: skip
 @click.option("--topic-prefix", default=DEFAULT_PREFIX, show_default=True, help="What the topics' names start with.")
-def schema(folder: Path | None, topic_prefix: str) -> None:
+@click.option("--plugin", multiple=True, metavar="FILE", help="A Python file that adds a task. May repeat.")
+def schema(folder: Path | None, topic_prefix: str, plugin: tuple[str, ...]) -> None:
     """Print the contract as an AsyncAPI 3.0 document, or write it and the JSON Schemas of all tasks to a folder."""
     from nlp_schemas.documents import asyncapi, documents  # noqa: PLC0415 - the other commands do without
+    from nlp_worker.plugins import load_plugin  # noqa: PLC0415 - as above
 
+    try:
+        for file in plugin:
+            load_plugin(file)
+    except SettingsError as error:
+        _exit(error)
     if folder is None:
         click.echo(_json(asyncapi(topic_prefix)))
         return

@@ -15,14 +15,15 @@ import uuid
 from concurrent.futures import wait
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from kafka import errors as kafka_errors
 from pydantic_core import to_json
 
-from nlp_schemas import ErrorCode, Ok, Source, TaskName, requests_topic, results_topic
+from nlp_schemas import ErrorCode, Source, requests_topic, results_topic
 from nlp_schemas.task import task_name
 from nlp_worker import connection, kafka_clients
+from nlp_worker.client_types import Ask, ByTask, Stream, Submit
 from nlp_worker.errors import PublishError
 from nlp_worker.pending import (
     CORRELATION_HEADER,
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["AnswerFuture", "AnswerTimeoutError", "Client", "ClientClosedError", "RequestFailedError"]
-
-Item = TypeVar("Item")
 
 #: Requests that one client has in flight at most: some seconds of a GPU, and some megabytes.
 MAX_IN_FLIGHT: Final = 1_000
@@ -108,7 +107,7 @@ class Client:
         self._waiting = Waiting(lambda pending: self._not_sent(pending, self._producer, TimeoutError("no word of it")))
         # Of what is opened when it is needed. Who holds it may wait for the broker, and no answer waits for it.
         self._opening = threading.Lock()
-        self._channels: dict[TaskName, _Channel] = {}
+        self._channels: dict[str, _Channel] = {}
         self._producer: Any = None
         self._failed: Any = None
         self._replies = Replies(self._settings, self._waiting)
@@ -119,6 +118,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @ByTask[Submit]()
     def submit(
         self,
         task: str,
@@ -130,7 +130,7 @@ class Client:
         headers: Sequence[tuple[str, bytes]] = (),
         timeout: float | None = None,
         **parameters: Any,
-    ) -> AnswerFuture:
+    ) -> AnswerFuture[Any]:
         """Send a request; return what its answer will be.
 
         Args:
@@ -160,7 +160,7 @@ class Client:
         key: bytes | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
         timeout: float | None = None,
-    ) -> AnswerFuture:
+    ) -> AnswerFuture[Any]:
         """As `submit`, of a request as the contract has it; an ``id`` and a ``timeout_ms`` are added if it has none."""
         channel = self._channel(task_name(task))
         name = f"{self._name}-{next(self._numbers)}"
@@ -200,7 +200,8 @@ class Client:
         sent.add_errback(partial(self._not_sent, pending, self._producer))
         return pending.future
 
-    def ask(self, task: str, inputs: Any, **options: Any) -> Ok:
+    @ByTask[Ask]()
+    def ask(self, task: str, inputs: Any, **options: Any) -> Any:
         """Send a request as `submit` does, and wait for its answer.
 
         Raises:
@@ -208,9 +209,10 @@ class Client:
         """
         return self.submit(task, inputs, **options).result()
 
+    @ByTask[Stream]()
     def stream(
-        self, task: str, inputs: Iterable[Item], *, ordered: bool = True, **options: Any
-    ) -> Generator[tuple[Item, AnswerFuture], None, None]:
+        self, task: str, inputs: Iterable[Any], *, ordered: bool = True, **options: Any
+    ) -> Generator[tuple[Any, AnswerFuture[Any]], None, None]:
         """Send a request for each of the inputs, taken as there is room for them; give each with its future, done.
 
         Args:
@@ -222,10 +224,10 @@ class Client:
         Raises:
             As `submit`. What became of one request is its future's to tell, and ends nothing.
         """
-        running: dict[AnswerFuture, Item] = {}
-        done: SimpleQueue[AnswerFuture] = SimpleQueue()
+        running: dict[AnswerFuture[Any], Any] = {}
+        done: SimpleQueue[AnswerFuture[Any]] = SimpleQueue()
 
-        def given() -> tuple[Item, AnswerFuture]:
+        def given() -> tuple[Any, AnswerFuture[Any]]:
             future = next(iter(running)) if ordered else done.get()
             wait([future])
             return running.pop(future), future
@@ -246,7 +248,7 @@ class Client:
             for future in running:
                 future.cancel()
 
-    def _channel(self, task: TaskName) -> _Channel:
+    def _channel(self, task: str) -> _Channel:
         """Return where requests of the task go, when the answers to them will be seen."""
         with self._opening:
             if task not in self._channels:

@@ -20,7 +20,6 @@ from nlp_schemas import (
     OkResult,
     Request,
     RequestHeaders,
-    TaskName,
 )
 from nlp_worker.errors import InvalidRequestError
 
@@ -42,7 +41,7 @@ MAX_COUNTED_PROBLEMS: Final = 10_000
 _MEMBER: Final = re.compile(r"<\w+\.\w+: ('[^']*')>")
 
 
-def decode(value: bytes | None, task: TaskName) -> Request:
+def decode(value: bytes | None, task: str) -> Request:
     """Read a request of the task.
 
     Raises:

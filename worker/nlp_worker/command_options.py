@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args, get_origin
 
 import click
+from click.shell_completion import CompletionItem
 
 from nlp_schemas import ALIASES, ErrorCode, TaskName
 from nlp_schemas.task import task_name
@@ -49,10 +50,6 @@ def moment(_context: click.Context, _parameter: click.Parameter, text: str | Non
     except ValueError:
         raise click.BadParameter(f"{text!r} is neither a time such as 2026-11-25T19:00 nor an age such as 2h") from None
     return max(int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000), 0)
-
-
-def _task(_context: click.Context, _parameter: click.Parameter, name: str | None) -> TaskName | None:
-    return None if name is None else task_name(name)
 
 
 def _codes(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[ErrorCode]:
@@ -114,7 +111,25 @@ def settings_of(options: dict[str, Any], config: Path | None) -> Iterator[Settin
         sys.exit(error.exit_code)
 
 
-TASKS: Final = click.Choice([*map(str, TaskName), *ALIASES])
+class _Task(click.ParamType[str]):
+    """A task's name or alias; one that is not built in may be a plugin's."""
+
+    name = "task"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        try:
+            return task_name(value)
+        except ValueError as error:
+            self.fail(str(error), parameter, context)
+
+    def shell_complete(
+        self, context: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        del context, parameter
+        return [CompletionItem(name) for name in (*TaskName, *ALIASES) if name.startswith(incomplete)]
+
+
+TASK: Final = _Task()
 
 connected = _options(
     setting("bootstrap_servers"),
@@ -122,7 +137,7 @@ connected = _options(
     click.option("--config", type=click.Path(path_type=Path), envvar=ENVIRONMENT_PREFIX + "CONFIG",
                  help="A TOML file with settings, as of `nlp-worker run`."),
 )  # fmt: skip
-of_a_task = click.option("--task", type=TASKS, callback=_task, metavar="TASK",
+of_a_task = click.option("--task", type=TASK,
                          help="Only this task; without it all tasks that have their topics.")  # fmt: skip
 filtered = _options(
     click.option("--code", "codes", type=click.Choice([*map(str, ErrorCode)]), multiple=True, callback=_codes,

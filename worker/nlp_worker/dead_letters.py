@@ -10,10 +10,11 @@ from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from pydantic import ValidationError
 
-from nlp_schemas import HEADER_PREFIX, DeadLetter, TaskName, dead_letter_topic, requests_topic
+from nlp_schemas import HEADER_PREFIX, DeadLetter, dead_letter_topic, requests_topic
 from nlp_worker import connection
 from nlp_worker.errors import BrokerError, SettingsError, TopicError
 from nlp_worker.kafka_clients import open_consumer
+from nlp_worker.topics import Kind, tasks_by_topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -35,7 +36,7 @@ class Topic(NamedTuple):
     """A topic of a task."""
 
     name: str
-    task: TaskName
+    task: str
     partitions: int
     limit: int
     """Its `max.message.bytes`."""
@@ -79,7 +80,7 @@ class Range(NamedTuple):
 class Letter(NamedTuple):
     """A record of a dead-letter topic."""
 
-    task: TaskName
+    task: str
     record: Record
     reason: DeadLetter | None
     """None where its headers are not those of a dead letter: anybody may write to the topic."""
@@ -87,7 +88,7 @@ class Letter(NamedTuple):
     """What is wrong with its headers."""
 
     @classmethod
-    def of(cls, record: Record, task: TaskName) -> Self:
+    def of(cls, record: Record, task: str) -> Self:
         try:
             return cls(task, record, DeadLetter.from_headers([(name, value or b"") for name, value in record.headers]))
         except ValidationError as error:
@@ -105,7 +106,7 @@ class Letter(NamedTuple):
         return None if self.reason is None else Position(self.reason.topic, self.reason.partition, self.reason.offset)
 
 
-def find_topics(admin: KafkaAdminClient, prefix: str, task: TaskName | None) -> list[Topic]:
+def find_topics(admin: KafkaAdminClient, prefix: str, task: str | None) -> list[Topic]:
     """Return the dead-letter topic of the task, or those of all tasks that have one.
 
     Raises:
@@ -113,14 +114,10 @@ def find_topics(admin: KafkaAdminClient, prefix: str, task: TaskName | None) -> 
     """
     if task is not None:
         return _describe(admin, {dead_letter_topic(task, prefix): task}, right="read")
-    names = {dead_letter_topic(each, prefix): each for each in TaskName}
-    seen = connection.existing_topics(admin, names)
-    if not seen:
-        raise TopicError(f"no dead-letter topic {prefix}.<task>.dead-letter exists, or none may be seen")
-    return _describe(admin, {name: each for name, each in names.items() if name in seen}, right="read")
+    return _describe(admin, tasks_by_topic(admin, prefix, Kind.DEAD_LETTER), right="read")
 
 
-def find_requests(admin: KafkaAdminClient, prefix: str, tasks: Iterable[TaskName]) -> dict[TaskName, Topic]:
+def find_requests(admin: KafkaAdminClient, prefix: str, tasks: Iterable[str]) -> dict[str, Topic]:
     """Return the requests topics of the tasks.
 
     Raises:
@@ -130,7 +127,7 @@ def find_requests(admin: KafkaAdminClient, prefix: str, tasks: Iterable[TaskName
     return {topic.task: topic for topic in found}
 
 
-def _describe(admin: KafkaAdminClient, names: Mapping[str, TaskName], *, right: str) -> list[Topic]:
+def _describe(admin: KafkaAdminClient, names: Mapping[str, str], *, right: str) -> list[Topic]:
     connection.check_topics(admin, **{"read": [], "write": []} | {right: sorted(names)})
     limits = connection.max_message_bytes(admin, names)
     partitions = connection.count_partitions(admin, names)

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from nlp_schemas import ErrorCode, TaskName, dead_letter_topic
+from nlp_schemas import ErrorCode, dead_letter_topic
 from nlp_worker.command_options import connected, filtered, of_a_task, printable, settings_of, time_of
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 
@@ -45,7 +45,7 @@ EXIT_CODES: Final = "Exit codes: " + " · ".join(
 
 
 @contextlib.contextmanager
-def _reader(settings: Settings, task: TaskName | None) -> Iterator[tuple[Reader, list[Topic]]]:
+def _reader(settings: Settings, task: str | None) -> Iterator[tuple[Reader, list[Topic]]]:
     from nlp_worker import connection  # noqa: PLC0415 - `nlp-worker --help` does without Kafka's client
     from nlp_worker.dead_letters import Reader, find_topics  # noqa: PLC0415 - as above
 
@@ -55,7 +55,7 @@ def _reader(settings: Settings, task: TaskName | None) -> Iterator[tuple[Reader,
         yield reader, topics
 
 
-def _position(text: str, settings: Settings, task: TaskName | None) -> Position:
+def _position(text: str, settings: Settings, task: str | None) -> Position:
     from nlp_worker.dead_letters import Position  # noqa: PLC0415 - as above
 
     return Position.parse(text, None if task is None else dead_letter_topic(task, settings.topic_prefix))
@@ -73,7 +73,7 @@ def dead_letters() -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=1_000, show_default=True, help="Only so many, the newest.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each, on a line of its own.")
 def list_(
-    *, config: Path | None, task: TaskName | None, codes: frozenset[ErrorCode], since: int | None, until: int | None,
+    *, config: Path | None, task: str | None, codes: frozenset[ErrorCode], since: int | None, until: int | None,
     limit: int, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """List dead letters, the newest last, and count them by code; never the text of a request."""
@@ -125,7 +125,7 @@ def _listed(what: str, counts: Counter[str]) -> str:
 @of_a_task
 @click.argument("position")
 @click.option("--full", is_flag=True, help="Show long values whole.")
-def show(*, config: Path | None, task: TaskName | None, position: str, full: bool, **options: Any) -> None:
+def show(*, config: Path | None, task: str | None, position: str, full: bool, **options: Any) -> None:
     """Show one dead letter with its headers, key and value.
 
     POSITION is TOPIC-PARTITION-OFFSET, as `list` prints it, or PARTITION:OFFSET with --task.
@@ -171,7 +171,7 @@ def _shown(content: bytes | None, length: int | None) -> str:
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def redrive(
-    *, config: Path | None, task: TaskName | None, codes: frozenset[ErrorCode], since: int | None, until: int | None,
+    *, config: Path | None, task: str | None, codes: frozenset[ErrorCode], since: int | None, until: int | None,
     start: str | None, max_redrives: int, rate: int, dry_run: bool, yes: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Send the requests of dead letters back to their topic, to be answered once more.
@@ -200,7 +200,7 @@ def redrive(
                 _send(way_back.redrive(letters, judge, sender.send, rate), total)
 
 
-def _requests(settings: Settings, topics: Iterable[Topic]) -> dict[TaskName, Topic]:
+def _requests(settings: Settings, topics: Iterable[Topic]) -> dict[str, Topic]:
     from nlp_worker import connection  # noqa: PLC0415 - as in `_reader`
     from nlp_worker.dead_letters import find_requests  # noqa: PLC0415 - as in `_reader`
 

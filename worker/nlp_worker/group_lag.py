@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from nlp_schemas import TaskName, requests_topic
+from nlp_schemas import requests_topic
 from nlp_worker import connection
 from nlp_worker.errors import BrokerError
 from nlp_worker.kafka_clients import open_consumer
@@ -33,7 +33,7 @@ OLDEST_SECONDS: Final = 5.0
 class TaskLag:
     """Of one task."""
 
-    task: TaskName
+    task: str
     workers: int
     """Members of the group that have partitions of it."""
     records: int
@@ -66,7 +66,7 @@ class GroupLag:
         SettingsError: a setting under [kafka] cannot be used.
     """
 
-    def __init__(self, settings: Settings, tasks: Collection[TaskName]) -> None:
+    def __init__(self, settings: Settings, tasks: Collection[str]) -> None:
         self._group = settings.group
         self._admin: KafkaAdminClient = connection.connect(settings)
         topics = {requests_topic(task, settings.topic_prefix): task for task in tasks}

@@ -6,7 +6,7 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from nlp_schemas import Request, Stage, TaskName
+from nlp_schemas import Request, Stage
 from nlp_worker import codec
 from nlp_worker.errors import (
     DeadlineExceededError,
@@ -43,8 +43,8 @@ class Intake:
 
     def __init__(
         self,
-        topics: Mapping[str, TaskName],
-        tasks: Mapping[TaskName, Mapping[str, Task]],
+        topics: Mapping[str, str],
+        tasks: Mapping[str, Mapping[str, Task]],
         clock: Clock,
         max_age: float = math.inf,
         reply_topics: Mapping[str, int] = MappingProxyType({}),
@@ -118,7 +118,7 @@ class Intake:
         except RequestError as error:
             entry.fail(error, Stage.DECODE)
 
-    def _find(self, task_name: TaskName, model: str | None) -> Task:
+    def _find(self, task_name: str, model: str | None) -> Task:
         served = self._tasks[task_name]
         if model is None:
             return next(iter(served.values()))

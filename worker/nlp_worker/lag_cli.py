@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from nlp_schemas import TaskName
     from nlp_worker.group_lag import TaskLag
 
 EXIT_CODES: Final = "Exit codes: 0 done · 2 usage or settings · 3 broker unreachable · 4 topics missing or not allowed"
@@ -31,7 +30,7 @@ EXIT_CODES: Final = "Exit codes: 0 done · 2 usage or settings · 3 broker unrea
 @of_a_task
 @click.option("--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Look again and again, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each task and look, on a line of its own.")
-def lag(*, config: Path | None, task: TaskName | None, watch: float | None, as_json: bool, **options: Any) -> None:
+def lag(*, config: Path | None, task: str | None, watch: float | None, as_json: bool, **options: Any) -> None:
     """Show for each task how many requests wait, how old the oldest is, and how long they will take.
 
     Device seconds are what one device takes for them, as the workers have measured; the time to drain is that

@@ -15,9 +15,10 @@ import torch
 import transformers
 from sentencepiece import sentencepiece_model_pb2
 
-from nlp_schemas import Model, TaskName
+from nlp_schemas import Model
 from nlp_worker.cores import usable_cores
-from nlp_worker.errors import CheckpointError
+from nlp_worker.errors import CheckpointError, SettingsError
+from nlp_worker.plugins import load_plugin
 from nlp_worker.tasks.feature_extraction import FeatureExtraction
 from nlp_worker.tasks.fill_mask import FillMask
 from nlp_worker.tasks.multiple_choice import MultipleChoice
@@ -30,10 +31,10 @@ from nlp_worker.tasks.translation import TranslationTask
 from nlp_worker.tasks.zero_shot_classification import ZeroShotClassification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from nlp_worker.settings import ModelSpec, Settings
-    from nlp_worker.tasks.base import Task
+    from nlp_worker.tasks.base import Task, TaskClass
 
 log = structlog.get_logger()
 
@@ -53,50 +54,53 @@ class Checkpoint:
     """The most that are generated for a row."""
 
 
-#: What makes a task of a loaded checkpoint, and the transformers class that loads its model.
-SERVED: Final[Mapping[TaskName, tuple[Callable[[Checkpoint], Task], Any]]] = {
-    TaskName.TEXT_CLASSIFICATION: (TextClassification, transformers.AutoModelForSequenceClassification),
-    TaskName.ZERO_SHOT_CLASSIFICATION: (ZeroShotClassification, transformers.AutoModelForSequenceClassification),
-    TaskName.TOKEN_CLASSIFICATION: (TokenClassification, transformers.AutoModelForTokenClassification),
-    TaskName.FILL_MASK: (FillMask, transformers.AutoModelForMaskedLM),
-    TaskName.QUESTION_ANSWERING: (QuestionAnswering, transformers.AutoModelForQuestionAnswering),
-    TaskName.SUMMARIZATION: (Summarization, transformers.AutoModelForSeq2SeqLM),
-    TaskName.TRANSLATION: (TranslationTask, transformers.AutoModelForSeq2SeqLM),
-    TaskName.TEXT_GENERATION: (TextGeneration, transformers.AutoModelForCausalLM),
-    TaskName.FEATURE_EXTRACTION: (FeatureExtraction, transformers.AutoModel),
-    TaskName.MULTIPLE_CHOICE: (MultipleChoice, transformers.AutoModelForMultipleChoice),
+#: The tasks that are served, by their names; a plugin adds its own.
+SERVED: Final[dict[str, TaskClass]] = {
+    task.name: task
+    for task in (
+        TextClassification,
+        ZeroShotClassification,
+        TokenClassification,
+        FillMask,
+        QuestionAnswering,
+        Summarization,
+        TranslationTask,
+        TextGeneration,
+        FeatureExtraction,
+        MultipleChoice,
+    )
 }
 
 #: Tokens of a batch of rows that are generated, by the type of the device: keys and values are kept of each. A CPU
 #: generates no faster with more (benchmarks.generation: 196 tokens a second, 174 of 8,192 and 158 of 16,384).
 CACHE_TOKENS: Final[Mapping[str, int]] = {"cpu": 4_096, "cuda": 16_384}
 
-#: Weights that a checkpoint may lack: feature extraction does not read a base model's pooled output. Classifiers do.
-UNREAD: Final[Mapping[TaskName, str]] = {TaskName.FEATURE_EXTRACTION: "pooler."}
 
-
-def load(settings: Settings) -> dict[TaskName, dict[str, Task]]:
+def load(settings: Settings) -> dict[str, dict[str, Task]]:
     """Load every checkpoint of the settings: for each task by name, the first being the default.
 
     One after another: ``from_pretrained`` patches globals while it builds a model, and in parallel breaks models.
 
     Raises:
         CheckpointError: one cannot be loaded; the message says which, and why.
+        SettingsError: a plugin cannot be used, or adds no task that a checkpoint is for.
     """
     # Its progress bars and its advice would stand between the log's lines.
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    SERVED.update((task.name, task) for task in map(load_plugin, settings.plugin))
     device = _device(settings.device)
     torch.set_num_threads(settings.threads or _threads(device))
-    tasks: dict[TaskName, dict[str, Task]] = {}
+    tasks: dict[str, dict[str, Task]] = {}
     specs = settings.models
     for number, spec in enumerate(specs, 1):
         log.info("loading", model=spec.name, task=spec.task, number=number, of=len(specs))
-        make_task, model_class = SERVED[spec.task]
+        if (task_class := SERVED.get(spec.task)) is None:
+            raise SettingsError(f"model: no plugin adds {spec.task}; there is {', '.join(SERVED)}")
         with warnings.catch_warnings():
             # Marian's tokenizer, and every copy of it, recommends sacremoses, which it then uses for nothing.
             warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-            task = make_task(_load(spec, model_class, device, settings))
+            task = task_class(_load(spec, task_class, device, settings))
         log.info("packing", model=spec.name, task=spec.task, packed=task.packs)
         tasks.setdefault(spec.task, {})[spec.name] = task
     return tasks
@@ -158,7 +162,7 @@ def _dtype(name: str, device: torch.device, own: torch.dtype | None) -> torch.dt
     return torch.bfloat16 if own is torch.bfloat16 and torch.cpu._is_avx512_bf16_supported() else torch.float32  # noqa: SLF001
 
 
-def _load(spec: ModelSpec, model_class: Any, device: torch.device, settings: Settings) -> Checkpoint:
+def _load(spec: ModelSpec, task_class: TaskClass, device: torch.device, settings: Settings) -> Checkpoint:
     began = time.monotonic()
     path = str(Path(spec.checkpoint).expanduser()) if Path(spec.checkpoint).expanduser().is_dir() else spec.checkpoint
     arguments: dict[str, Any] = {"revision": spec.revision, "trust_remote_code": False}
@@ -169,13 +173,13 @@ def _load(spec: ModelSpec, model_class: Any, device: torch.device, settings: Set
         dtype = _dtype(settings.dtype, device, getattr(config, "dtype", None))
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **arguments)
         _restore_normalizer(tokenizer, path, arguments["revision"])
-        model, loading = model_class.from_pretrained(
+        model, loading = task_class.model_class.from_pretrained(
             path, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **arguments
         )
         model.eval().to(device)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise CheckpointError(_describe(spec, error)) from error
-    unread = UNREAD.get(spec.task)
+    unread = task_class.unread_weights
     if missing := sorted(key for key in loading["missing_keys"] if unread is None or not key.startswith(unread)):
         # transformers fills them with random numbers and a warning; the answers would look like answers.
         reason = f"it has no weights for {', '.join(missing[:3])}: it was not trained for this task"

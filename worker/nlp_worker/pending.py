@@ -10,11 +10,11 @@ import threading
 import time
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from nlp_schemas import RESULT, ErrorCode, ErrorResult, Ok, OkResult, Source
+from nlp_schemas import RESULT, ErrorCode, ErrorResult, OkResult, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
     from nlp_worker.poll import Record
 
-    Answer = Ok | ErrorResult
+    Answer = OkResult | ErrorResult
 
 log = logging.getLogger(__name__)
+
+#: A task's result.
+Outcome = TypeVar("Outcome")
 
 #: Identifies a request among all of all producers, for the answer has the same. A value is read where it is ours alone.
 CORRELATION_HEADER: Final = "kafka_correlationId"
@@ -58,7 +61,7 @@ class ClientClosedError(Exception):
     """The client was closed before the answer came."""
 
 
-class AnswerFuture(Future["Ok"]):
+class AnswerFuture(Future[Outcome]):
     """What a request's answer will be; also awaitable.
 
     Raises from ``result()``:
@@ -68,7 +71,7 @@ class AnswerFuture(Future["Ok"]):
         ClientClosedError: the client was closed first.
     """
 
-    def __await__(self) -> Generator[Any, None, Ok]:
+    def __await__(self) -> Generator[Any, None, Outcome]:
         return asyncio.wrap_future(self).__await__()
 
 
@@ -84,7 +87,7 @@ class Pending:
     """Of the monotonic clock, for the answer."""
     send_deadline: float = math.inf
     """Likewise, for the broker to tell that it has the request."""
-    future: AnswerFuture = field(default_factory=AnswerFuture)
+    future: AnswerFuture[Any] = field(default_factory=AnswerFuture)
     span: Span | None = None
     """Of its sending, where that is traced."""
     source: Source | None = None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-    from nlp_schemas import Request, Stage, TaskName
+    from nlp_schemas import Request, Stage
     from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
     from nlp_worker.tasks.base import Task
@@ -150,7 +150,7 @@ class Entry:
     """One record of a poll, on its way from bytes to answer."""
 
     record: Record
-    task_name: TaskName
+    task_name: str
     request: Request | None = None
     task: Task | None = None
     rows: list[Row] = field(default_factory=list)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from kafka import errors as kafka_errors
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from nlp_schemas import HEADER_PREFIX, ErrorCode, TaskName
+from nlp_schemas import HEADER_PREFIX, ErrorCode
 from nlp_worker import kafka_clients
 from nlp_worker.errors import PublishError
 
@@ -85,7 +85,7 @@ class Judge:
         max_redrives: How often one request is redriven at most.
     """
 
-    def __init__(self, requests: Mapping[TaskName, Topic], codes: Collection[ErrorCode], max_redrives: int) -> None:
+    def __init__(self, requests: Mapping[str, Topic], codes: Collection[ErrorCode], max_redrives: int) -> None:
         self._requests = requests
         self._codes = codes
         self._max_redrives = max_redrives

@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from nlp_schemas import DEFAULT_PREFIX, TaskName
 from nlp_schemas.generation import MAX_NEW_TOKENS
-from nlp_schemas.task import task_name
+from nlp_schemas.task import no_task, task_name
 from nlp_worker.errors import SettingsError
 from nlp_worker.kafka_settings import KafkaSettings
 
@@ -34,7 +34,7 @@ class ModelSpec(NamedTuple):
     """``[NAME:]TASK=CHECKPOINT[@REVISION]``, taken apart."""
 
     name: str
-    task: TaskName
+    task: str
     checkpoint: str
     """A folder, or a hub id."""
     revision: str | None
@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     topic_prefix: Annotated[
         str, Field(pattern=r"^[a-zA-Z0-9._-]{1,150}$", description="What the topics' names start with.")
     ] = DEFAULT_PREFIX
+    plugin: Annotated[tuple[str, ...], NoDecode, Field(description="A Python file that adds a task. May repeat.")] = ()
     reply_topic: Annotated[
         tuple[str, ...],
         NoDecode,
@@ -181,7 +182,7 @@ class Settings(BaseSettings):
     ] = "auto"
     kafka: KafkaSettings = KafkaSettings()
 
-    @field_validator("model", "reply_topic", mode="before")
+    @field_validator("model", "plugin", "reply_topic", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -192,6 +193,8 @@ class Settings(BaseSettings):
     def _check_models(self) -> Settings:
         names = [(spec.task, spec.name) for spec in self.models]
         for task, name in names:
+            if task not in list(TaskName) and not self.plugin:
+                raise ValueError(f"model: {no_task(task)}")
             if names.count((task, name)) > 1:
                 raise ValueError(f"model: {name!r} is served twice for {task}: name one with NAME:{task}=CHECKPOINT")
         return self

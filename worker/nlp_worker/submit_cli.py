@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from nlp_worker.command_options import TASKS, connected, leave, settings_of
+from nlp_worker.command_options import TASK, connected, leave, settings_of
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _parameters(_context: click.Context, _parameter: click.Parameter, texts: tup
 
 @click.command(epilog=EXIT_CODES)
 @connected
-@click.argument("task", type=TASKS, metavar="TASK")
+@click.argument("task", type=TASK, metavar="TASK")
 @click.argument("source", type=click.File("rb"), default="-", metavar="[FILE]")
 @click.option("--format", "lines_are", type=click.Choice(["auto", "text", "json"]), default="auto", show_default=True,
               help='text: a line is a text. json: a line is a request, such as {"inputs": "..."}. auto: json if the '

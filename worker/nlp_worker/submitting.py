@@ -81,7 +81,7 @@ def _refused(line: Line, problem: str) -> RequestFailedError:
 
 def ask(
     client: Client, task: str, lines: Iterable[Line], common: Mapping[str, Any], *, as_json: bool, ahead: int
-) -> Generator[tuple[Line, AnswerFuture | RequestFailedError], None, None]:
+) -> Generator[tuple[Line, AnswerFuture[Any] | RequestFailedError], None, None]:
     """Send a request for each line; give each line with its answer's future, in their order.
 
     Lines are waited for on a thread of their own, so that an answer is given when it is there, and not with the next
@@ -98,7 +98,7 @@ def ask(
     Raises:
         As ``Client.send``, and what reading the lines raises.
     """
-    asked: Queue[tuple[Line, AnswerFuture | RequestFailedError] | BaseException | None] = Queue(ahead)
+    asked: Queue[tuple[Line, AnswerFuture[Any] | RequestFailedError] | BaseException | None] = Queue(ahead)
 
     def feed() -> None:
         try:
@@ -109,7 +109,7 @@ def ask(
         else:
             asked.put(None)
 
-    def _send(line: Line) -> AnswerFuture | RequestFailedError:
+    def _send(line: Line) -> AnswerFuture[Any] | RequestFailedError:
         try:
             request = request_of(line, common, as_json=as_json)
         except RequestFailedError as error:
@@ -141,7 +141,7 @@ class Output:
         errors = ", ".join(f"{code} {count:,}" for code, count in self.counts.most_common() if code != "ok")
         return f"{self.counts.total():,} answered" + (f", of these {errors}" if errors else "")
 
-    def write(self, line: Line, answer: AnswerFuture | RequestFailedError) -> None:
+    def write(self, line: Line, answer: AnswerFuture[Any] | RequestFailedError) -> None:
         """Wait for an answer and write it; one that failed is a line too.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nlp_schemas import ErrorCode, TaskName
+from nlp_schemas import ErrorCode
 from nlp_worker.command_options import connected, moment, of_a_task, printable, settings_of, time_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ EXIT_CODES: Final = "Exit codes: 0 done · 2 usage or settings · 3 broker unrea
 @click.option("--limit", type=click.IntRange(min=1), help="End after so many.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each, on a line of its own.")
 def tail(
-    *, config: Path | None, task: TaskName | None, codes: tuple[str, ...], errors: bool, request_id: str | None,
+    *, config: Path | None, task: str | None, codes: tuple[str, ...], errors: bool, request_id: str | None,
     dead_letters: bool, since: int | None, limit: int | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Show answers and dead letters as they come, until Ctrl-C.

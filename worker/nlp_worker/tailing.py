@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from kafka import TopicPartition
 
-    from nlp_schemas import DeadLetter, TaskName
+    from nlp_schemas import DeadLetter
     from nlp_worker.poll import Record
     from nlp_worker.settings import Settings
 
@@ -34,7 +34,7 @@ class Seen(NamedTuple):
     """An answer, or a dead letter."""
 
     record: Record
-    task: TaskName
+    task: str
     code: str
     """``ok``, or that of the error; empty where it cannot be read."""
     answer: dict[str, Any] | None
@@ -58,7 +58,7 @@ class Tail:
     """
 
     def __init__(
-        self, settings: Settings, tasks: Collection[TaskName], *, dead_letters: bool, since: int | None = None
+        self, settings: Settings, tasks: Collection[str], *, dead_letters: bool, since: int | None = None
     ) -> None:
         self._answers = {results_topic(task, settings.topic_prefix): task for task in tasks}
         letters = {dead_letter_topic(task, settings.topic_prefix): task for task in tasks}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kafka import errors as kafka_errors
 
 from nlp_schemas import MAX_REQUEST_BYTES, TaskName, dead_letter_topic, requests_topic, results_topic
+from nlp_schemas.task import TASK_PATTERN
 from nlp_worker import connection
 from nlp_worker.errors import TopicError
 
@@ -41,7 +43,7 @@ class Kind(StrEnum):
     DEAD_LETTER = "dead-letter"
 
 
-NAMES: Final[Mapping[Kind, Callable[[TaskName, str], str]]] = {
+NAMES: Final[Mapping[Kind, Callable[[str, str], str]]] = {
     Kind.REQUESTS: requests_topic,
     Kind.RESULTS: results_topic,
     Kind.DEAD_LETTER: dead_letter_topic,
@@ -91,25 +93,34 @@ class Created(NamedTuple):
     """False where it was there."""
 
 
-def existing(settings: Settings, kind: Kind) -> list[TaskName]:
+def existing(settings: Settings, kind: Kind) -> list[str]:
     """Return the tasks that have a topic of this kind.
 
     Raises:
         BrokerError: the broker cannot be reached.
         TopicError: there is none.
     """
-    names = {NAMES[kind](task, settings.topic_prefix): task for task in TaskName}
     with contextlib.closing(connection.connect(settings)) as admin:
-        found = [names[topic] for topic in connection.existing_topics(admin, names)]
-    if not found:
-        raise TopicError(f"no topic {settings.topic_prefix}.<task>.{kind} exists, or none may be seen")
-    return found
+        return list(tasks_by_topic(admin, settings.topic_prefix, kind).values())
+
+
+def tasks_by_topic(admin: KafkaAdminClient, prefix: str, kind: Kind) -> dict[str, str]:
+    """Return the topics of this kind that exist, a plugin's too, each with its task.
+
+    Raises:
+        TopicError: there is none.
+    """
+    pattern = re.compile(re.escape(prefix) + rf"\.({TASK_PATTERN.pattern})\.{kind}")
+    matches = [match for match in map(pattern.fullmatch, sorted(admin.list_topics())) if match is not None]
+    if not matches:
+        raise TopicError(f"no topic {prefix}.<task>.{kind} exists, or none may be seen")
+    return {match[0]: match[1] for match in matches}
 
 
 def create(
     admin: KafkaAdminClient,
     prefix: str,
-    tasks: Iterable[TaskName],
+    tasks: Iterable[str],
     *,
     partitions: int,
     replicas: int | None = None,
@@ -139,10 +150,10 @@ def create(
     return done
 
 
-def _sizes(task: TaskName, kind: Kind) -> dict[str, str]:
+def _sizes(task: str, kind: Kind) -> dict[str, str]:
     if kind is Kind.DEAD_LETTER:
         return {"max.message.bytes": str(connection.DEFAULT_MAX_MESSAGE_BYTES + DEAD_LETTER_ROOM)}
-    if kind is Kind.RESULTS and task is TaskName.FEATURE_EXTRACTION:
+    if kind is Kind.RESULTS and task == TaskName.FEATURE_EXTRACTION:
         return {"max.message.bytes": str(VECTORS_BYTES)}
     return {}
 
@@ -157,7 +168,7 @@ def _create(admin: KafkaAdminClient, name: str, wanted: dict[str, Any]) -> bool:
     return True
 
 
-def check(admin: KafkaAdminClient, prefix: str, tasks: Sequence[TaskName]) -> list[Problem]:
+def check(admin: KafkaAdminClient, prefix: str, tasks: Sequence[str]) -> list[Problem]:
     """Return what is wrong with the topics of the tasks: what no worker runs with, and what may lose something."""
     names = {name_of(task, prefix): (task, kind) for task in tasks for kind, name_of in NAMES.items()}
     described = {topic["name"]: topic for topic in admin.describe_topics(sorted(names))}
@@ -202,7 +213,7 @@ def problems_of(topic: Topic) -> Iterator[Problem]:
         yield warning(f"min.insync.replicas={in_sync} of {topic.replicas}: nothing is written while a broker is away")
 
 
-def problems_between(task: TaskName, found: Mapping[Kind, Topic]) -> Iterator[Problem]:
+def problems_between(task: str, found: Mapping[Kind, Topic]) -> Iterator[Problem]:
     """Return what is wrong with a task's topics beside each other."""
     requests, results, letters = (found.get(kind) for kind in Kind)
     if requests is not None and requests.partitions == 1:
@@ -213,6 +224,6 @@ def problems_between(task: TaskName, found: Mapping[Kind, Topic]) -> Iterator[Pr
     if requests is not None and letters is not None and letters.max_bytes < requests.max_bytes + DEAD_LETTER_ROOM:
         told = f"max.message.bytes={letters.max_bytes}: the dead letter of a large request has no value: set"
         yield Problem(letters.name, Verdict.WARNING, f"{told} {requests.max_bytes + DEAD_LETTER_ROOM}")
-    if results is not None and task is TaskName.FEATURE_EXTRACTION and results.max_bytes < VECTORS_BYTES:
+    if results is not None and task == TaskName.FEATURE_EXTRACTION and results.max_bytes < VECTORS_BYTES:
         told = f"max.message.bytes={results.max_bytes}: vectors of long texts are answered result_too_large: set"
         yield Problem(results.name, Verdict.WARNING, f"{told} {VECTORS_BYTES}")

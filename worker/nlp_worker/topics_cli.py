@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nlp_schemas.task import task_name
-from nlp_worker.command_options import TASKS, age, connected, settings_of
+from nlp_worker.command_options import TASK, age, connected, settings_of
 from nlp_worker.errors import ExitCode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nlp_schemas import TaskName
 
 EXIT_CODES: Final = (
     "Exit codes: 0 done, warnings included · 2 usage or settings · 3 broker unreachable · 4 a topic is missing, not "
@@ -24,11 +22,11 @@ EXIT_CODES: Final = (
 )
 
 
-def _tasks(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> list[TaskName]:
-    return list(dict.fromkeys(map(task_name, names)))
+def _once(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
-_of_tasks = click.option("--task", "tasks", type=TASKS, multiple=True, required=True, metavar="TASK", callback=_tasks,
+_of_tasks = click.option("--task", "tasks", type=TASK, multiple=True, required=True, callback=_once,
                          help="Whose topics: requests, results and dead letters. May repeat.")  # fmt: skip
 _as_json = click.option("--json", "as_json", is_flag=True, help="A JSON object for each, on a line of its own.")
 
@@ -51,7 +49,7 @@ def topics() -> None:
 )
 @_as_json
 def create(
-    *, config: Path | None, tasks: list[TaskName], partitions: int, replication_factor: int | None,
+    *, config: Path | None, tasks: list[str], partitions: int, replication_factor: int | None,
     retention: int | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Create the topics that are missing, with room in them for what a worker writes.
@@ -77,7 +75,7 @@ def create(
 @connected
 @_of_tasks
 @_as_json
-def check(*, config: Path | None, tasks: list[TaskName], as_json: bool, **options: Any) -> None:
+def check(*, config: Path | None, tasks: list[str], as_json: bool, **options: Any) -> None:
     """See what is wrong with the topics of a task: what no worker runs with, and what may lose something.
 
     Example: nlp-worker topics check --task text-classification --json | jq .told

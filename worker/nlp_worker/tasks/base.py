@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nlp_schemas import FinishReason, Model, OkResult, Request, TaskName
+    from nlp_schemas import FinishReason, Model, OkResult, Request
     from nlp_worker.batching import Batch
     from nlp_worker.errors import RequestError
+    from nlp_worker.models import Checkpoint
     from nlp_worker.poll import Row
 
 #: Bytes of an answer beside what its task estimates of its outputs.
@@ -61,7 +62,7 @@ class Task(Protocol):
     """
 
     @property
-    def name(self) -> TaskName: ...
+    def name(self) -> str: ...
 
     @property
     def model(self) -> Model: ...
@@ -100,3 +101,30 @@ class Task(Protocol):
     def warm_up_rows(self) -> Sequence[Row]:
         """Rows like those to come: they make the device ready and give the first measure of its speed."""
         ...
+
+
+class TaskClass(Protocol):
+    """What makes a task of a loaded checkpoint, and all that the worker has to know of it."""
+
+    @property
+    def name(self) -> str:
+        """Part of its topics' names: lower-case words with hyphens between them."""
+        ...
+
+    @property
+    def request(self) -> type[Request]: ...
+
+    @property
+    def result(self) -> type[OkResult]: ...
+
+    @property
+    def model_class(self) -> Any:
+        """The transformers class that loads its model, an ``AutoModelFor...`` most often."""
+        ...
+
+    @property
+    def unread_weights(self) -> str | None:
+        """How the names of weights begin that a checkpoint may lack, as nothing reads them."""
+        ...
+
+    def __call__(self, checkpoint: Checkpoint) -> Task: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
+import transformers
 
 from nlp_schemas import FeatureExtractionRequest, FeatureExtractionResult, Request, TaskName
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
@@ -44,7 +45,10 @@ class FeatureExtraction:
     """Feature extraction on one checkpoint."""
 
     name = TaskName.FEATURE_EXTRACTION
+    request = FeatureExtractionRequest
     result = FeatureExtractionResult
+    model_class = transformers.AutoModel
+    unread_weights = "pooler."
     max_batch_tokens = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:

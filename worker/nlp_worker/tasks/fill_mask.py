@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
+import transformers
 
 from nlp_schemas import Filling, FillMaskRequest, FillMaskResult, Request, TaskName
 from nlp_schemas.understanding import MAX_FILLINGS
@@ -57,7 +58,10 @@ class FillMask:
     """Fill-mask on one checkpoint."""
 
     name = TaskName.FILL_MASK
+    request = FillMaskRequest
     result = FillMaskResult
+    model_class = transformers.AutoModelForMaskedLM
+    unread_weights = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model_info

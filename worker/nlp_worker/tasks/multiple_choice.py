@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import transformers
 
 from nlp_schemas import Choice, MultipleChoiceRequest, MultipleChoiceResult, Request, TaskName
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
@@ -52,7 +53,10 @@ class MultipleChoice:
     """Multiple choice on one checkpoint."""
 
     name = TaskName.MULTIPLE_CHOICE
+    request = MultipleChoiceRequest
     result = MultipleChoiceResult
+    model_class = transformers.AutoModelForMultipleChoice
+    unread_weights = None
     max_batch_tokens = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:

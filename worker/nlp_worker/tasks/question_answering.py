@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import transformers
 
 from nlp_schemas import QuestionAnsweringRequest, QuestionAnsweringResult, Request, Span, TaskName
 from nlp_worker.errors import CheckpointError, InvalidRequestError
@@ -60,7 +61,10 @@ class QuestionAnswering:
     """Question answering on one checkpoint."""
 
     name = TaskName.QUESTION_ANSWERING
+    request = QuestionAnsweringRequest
     result = QuestionAnsweringResult
+    model_class = transformers.AutoModelForQuestionAnswering
+    unread_weights = None
     max_batch_tokens = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import transformers
+
 from nlp_schemas import Request, SummarizationParameters, SummarizationRequest, SummarizationResult, Summary, TaskName
 from nlp_worker.tasks.base import Finished
 from nlp_worker.tasks.encoder import expect, prepared_or_error
@@ -25,7 +27,10 @@ class Summarization(Seq2Seq):
     """Summarization on one checkpoint."""
 
     name = TaskName.SUMMARIZATION
+    request = SummarizationRequest
     result = SummarizationResult
+    model_class = transformers.AutoModelForSeq2SeqLM
+    unread_weights = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import transformers
 
 from nlp_schemas import Label, Request, TaskName, TextClassificationRequest, TextClassificationResult, TextPair
 from nlp_worker.tasks.base import ANSWER_BYTES, Finished, Prepared
@@ -35,7 +36,10 @@ class TextClassification:
     """Text classification on one checkpoint."""
 
     name = TaskName.TEXT_CLASSIFICATION
+    request = TextClassificationRequest
     result = TextClassificationResult
+    model_class = transformers.AutoModelForSequenceClassification
+    unread_weights = None
     max_batch_tokens = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
+import transformers
 
 from nlp_schemas import (
     AnswerMessage,
@@ -42,7 +43,10 @@ class TextGeneration:
     """Text generation on one checkpoint."""
 
     name = TaskName.TEXT_GENERATION
+    request = TextGenerationRequest
     result = TextGenerationResult
+    model_class = transformers.AutoModelForCausalLM
+    unread_weights = None
     max_batch_tokens = None
     packs = False
 

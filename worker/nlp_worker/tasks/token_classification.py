@@ -45,7 +45,10 @@ class TokenClassification:
     """Token classification on one checkpoint."""
 
     name = TaskName.TOKEN_CLASSIFICATION
+    request = TokenClassificationRequest
     result = TokenClassificationResult
+    model_class = transformers.AutoModelForTokenClassification
+    unread_weights = None
     max_batch_tokens = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:

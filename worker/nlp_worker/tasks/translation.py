@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import transformers
+
 from nlp_schemas import Request, TaskName, Translation, TranslationParameters, TranslationRequest, TranslationResult
 from nlp_worker.errors import InvalidRequestError, RequestError
 from nlp_worker.tasks.base import Finished
@@ -27,7 +29,10 @@ class TranslationTask(Seq2Seq):
     """Translation on one checkpoint."""
 
     name = TaskName.TRANSLATION
+    request = TranslationRequest
     result = TranslationResult
+    model_class = transformers.AutoModelForSeq2SeqLM
+    unread_weights = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import structlog
+import transformers
 
 from nlp_schemas import (
     Request,
@@ -45,7 +46,10 @@ class ZeroShotClassification:
     """Zero-shot classification on one checkpoint."""
 
     name = TaskName.ZERO_SHOT_CLASSIFICATION
+    request = ZeroShotClassificationRequest
     result = ZeroShotClassificationResult
+    model_class = transformers.AutoModelForSequenceClassification
+    unread_weights = None
     max_batch_tokens = None
 
     def __init__(self, checkpoint: Checkpoint) -> None:

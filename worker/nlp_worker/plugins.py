@@ -1,0 +1,70 @@
+"""Python files that add a task: CONTRIBUTING.md has the whole of one."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nlp_schemas import REQUESTS, RESULTS
+from nlp_schemas.task import TASK_PATTERN
+from nlp_worker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from nlp_worker.tasks.base import TaskClass
+
+#: What a plugin names its task's class.
+NAME: Final = "TASK"
+
+#: What a task's class must have (tasks.base.TaskClass).
+ATTRIBUTES: Final = ("name", "request", "result", "model_class", "unread_weights", "max_batch_tokens")
+
+_files: Final[dict[str, Path]] = {}
+
+
+def load_plugin(file: str) -> TaskClass:
+    """Run the file, and make the contract of its task known.
+
+    Raises:
+        SettingsError: it adds no task; the message says what is wrong with it.
+    """
+    path = Path(file).expanduser().resolve()
+    task = _found(path)
+    # Of the same file it is no other task: `doctor` and `run` may both have loaded it in one process.
+    if task.name in REQUESTS and _files.get(task.name) != path:
+        raise SettingsError(f"plugin {path}: there is a task {task.name!r} already")
+    _files[task.name] = path
+    REQUESTS[task.name], RESULTS[task.name] = task.request, task.result
+    return task
+
+
+def _found(path: Path) -> TaskClass:
+    module = _run(path)
+    task: Any = getattr(module, NAME, None)
+    if task is None:
+        raise SettingsError(f"plugin {path}: it has no {NAME}: set it to the class of the task")
+    if missing := [name for name in ATTRIBUTES if not hasattr(task, name)]:
+        raise SettingsError(f"plugin {path}: {NAME} has no {', '.join(missing)}")
+    if not TASK_PATTERN.fullmatch(task.name):
+        raise SettingsError(f"plugin {path}: {task.name!r} is no name: take lower-case words with hyphens between them")
+    for model in (task.request, task.result):
+        field = model.model_fields.get("task")
+        if field is None or field.default != task.name:
+            raise SettingsError(f'plugin {path}: {model.__name__} needs task: Literal["{task.name}"] = "{task.name}"')
+    found: TaskClass = task
+    return found
+
+
+def _run(path: Path) -> Any:
+    # Its own name, under which pydantic finds the names that its models' annotations use.
+    name = f"nlp_worker_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise SettingsError(f"plugin {path}: there is no such Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SettingsError(f"plugin {path} cannot be run: {type(error).__name__}: {error}") from error
+    return module

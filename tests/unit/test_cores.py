@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nlp_worker.cores import GROUPS, OWN_GROUPS, usable_cores
+from nlp_worker.cgroups import GROUPS, OWN_GROUPS
+from nlp_worker.cores import usable_cores
 
 BOUND = set(range(8))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nlp_worker import doctor
-from nlp_worker.cores import GROUPS, OWN_GROUPS
+from nlp_worker.cgroups import GROUPS, OWN_GROUPS
 from nlp_worker.memory import MACHINE, free_memory
 from nlp_worker.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from nlp_worker.cores import GROUPS, OWN_GROUPS
+from nlp_worker.cgroups import own_groups
 
 MACHINE: Final = "proc/meminfo"
 
@@ -17,24 +17,8 @@ def free_memory(root: Path = Path("/")) -> int | None:
     """
     machine = _numbers(root / MACHINE).get("MemAvailable:")
     # In kB there; in bytes everywhere else.
-    return min([*([] if machine is None else [machine * 2**10]), *_below_limits(root)], default=None)
-
-
-def _below_limits(root: Path) -> list[int]:
-    """Return what this process's control groups, and those that they are in, have left."""
-    try:
-        lines = (root / OWN_GROUPS).read_text(encoding="ascii").splitlines()
-    except OSError:  # no Linux
-        return []
-    free: list[int] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        # Version 2 has one hierarchy without a name; version 1 has one for each controller.
-        version_1 = "memory" in controllers.split(",")
-        if version_1 or not controllers:
-            group = root / GROUPS / ("memory" if version_1 else "") / path.lstrip("/")
-            free += [left for each in (group, *group.parents) if (left := _left(each)) is not None]
-    return free
+    below_limits = [left for group in own_groups("memory", root) if (left := _left(group)) is not None]
+    return min([*([] if machine is None else [machine * 2**10]), *below_limits], default=None)
 
 
 def _left(group: Path) -> int | None:

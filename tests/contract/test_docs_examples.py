@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(2 * PATIENCE)
 
 ROOT: Final = Path(__file__).parents[2]
-FENCE: Final = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE: Final = re.compile(r"^```python( hub)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 EXAMPLES: Final = [
-    pytest.param(code, id=f"{document.name}-{number}")
-    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    for number, code in enumerate(FENCE.findall(document.read_text(encoding="utf-8")))
+    pytest.param(
+        code,
+        id=f"{document.name}-{number}",
+        marks=[pytest.mark.skip(reason=f"{document.name} needs the hub")] * bool(hub),
+    )
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+    if document.exists()
+    for number, (hub, code) in enumerate(FENCE.findall(document.read_text(encoding="utf-8")))
 ]
 
 

@@ -105,7 +105,7 @@ def environment(kafka: dict[str, Any]) -> dict[str, str]:
 
 
 def allow_topics(broker: SecureKafka, topics: Topics) -> None:
-    """Allow what README.md asks for, but for the group."""
+    """Allow what docs/running.md asks for, but for the group."""
     broker.allow(ResourceType.TOPIC, topics.name("requests"), ACLOperation.READ)
     for kind in ("results", "dead-letter"):
         broker.allow(ResourceType.TOPIC, topics.name(kind), ACLOperation.WRITE)

@@ -12,10 +12,10 @@ from typing import Any
 import confluent_kafka
 import confluent_kafka.admin
 import pytest
-from kafka.admin import ConfigResource, OffsetSpec
+from kafka.admin import ConfigResource, NewTopic, OffsetSpec
 from kafka.codec import has_lz4, has_snappy, has_zstd
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from clients import (
@@ -214,6 +214,12 @@ def test_topics_are_created_described_and_deleted(kafka_broker: KafkaBroker) -> 
         wait_for(lambda: len(administrator.describe_topics([topic])[0]["partitions"]) == 3)
         administrator.delete_topics([topic])
         wait_for(lambda: topic not in administrator.list_topics())
+
+
+def test_a_topic_that_is_there_is_not_made_whatever_is_asked_for(kafka_broker: KafkaBroker, topic: str) -> None:
+    """`topics create` leaves it as it is: that it exists is told before more replicas than there are brokers."""
+    with admin(kafka_broker) as administrator, pytest.raises(TopicAlreadyExistsError):
+        administrator.create_topics([NewTopic(topic, 1, 99)])
 
 
 def test_the_default_size_limit_is_told(kafka_broker: KafkaBroker, topic: str) -> None:

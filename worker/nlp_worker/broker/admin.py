@@ -105,8 +105,9 @@ def _create(cluster: Cluster, wanted: Any, *, validate_only: bool) -> Any:
     partitions = len(wanted.assignments) or (1 if wanted.num_partitions == UNSET else wanted.num_partitions)
     topic_id = None
     try:
-        _check_replication(wanted.replication_factor)
+        # As Apache Kafka: of a topic that exists it tells that alone.
         cluster.topics.check_new(wanted.name, partitions, configs)
+        _check_replication(wanted.replication_factor)
         if not validate_only:
             topic_id = cluster.topics.create(wanted.name, partitions, configs).topic_id
     except RefusedError as error:

@@ -88,7 +88,10 @@ Ok = (
 #: Any answer.
 Result = Ok | ErrorResult
 
-_MODELS: Final[dict[str, type[OkResult | ErrorResult]]] = {**RESULTS, "plugin": PluginResult, "error": ErrorResult}
+# No task can have a name with a space in it.
+_ERROR: Final = "an error"
+_PLUGIN: Final = "a plugin's"
+_MODELS: Final[dict[str, type[OkResult | ErrorResult]]] = {**RESULTS, _PLUGIN: PluginResult, _ERROR: ErrorResult}
 
 
 def _model_of(answer: Any) -> str | None:
@@ -97,8 +100,8 @@ def _model_of(answer: Any) -> str | None:
         answer.get(name) if isinstance(answer, dict) else getattr(answer, name, None) for name in ("status", "task")
     )
     if status != "ok":
-        return "error" if status == "error" else None
-    return task if isinstance(task, str) and task in _MODELS else "plugin"
+        return _ERROR if status == "error" else None
+    return task if isinstance(task, str) and task in _MODELS else _PLUGIN
 
 
 _TAGGED: Any = Union[tuple(Annotated[model, Tag(name)] for name, model in _MODELS.items())]  # noqa: UP007 - of a list

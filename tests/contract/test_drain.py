@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from clients import wait_for
+from nlp_worker.cli import LAST_WORDS_SECONDS
 from nlp_worker.quarantine import Mark
 from processes import PATIENCE, Topics, WorkerProcess
 
@@ -78,3 +82,35 @@ def test_a_worker_that_is_still_loading_ends_at_once(
         worker.process.send_signal(number)
         assert worker.end(timeout=10) == 0
         assert worker.events("drained")
+
+
+#: A worker that is loading, and writes a line that nobody reads.
+LOUD = """
+from nlp_worker import cli, logging
+import structlog
+logging.configure(level="info", log_format="json")
+cli._leave_at_signals()
+print("loading", flush=True)
+structlog.get_logger().info("nobody reads this")
+"""
+
+
+def test_a_signal_ends_a_worker_whose_log_nobody_reads() -> None:
+    """It comes while the control thread writes a line, and so has the lock of the log."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b" " * 64)
+    os.set_blocking(writer, True)
+    command = [sys.executable, "-c", LOUD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writer) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"loading\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=LAST_WORDS_SECONDS + 10) == 0
+        finally:
+            process.kill()
+            os.close(writer)
+            os.close(reader)

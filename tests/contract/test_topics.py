@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from clients import admin, unique
 from nlp_worker.cli import main
-from nlp_worker.errors import ExitCode
-from nlp_worker.topics import Kind, Topic, Verdict, problems_of
+from nlp_worker.errors import ExitCode, TopicError
+from nlp_worker.topics import Kind, Topic, Verdict, problems_of, tasks_by_topic
 
 if TYPE_CHECKING:
     from apache_kafka import RunningKafka
@@ -107,3 +107,18 @@ def test_what_cannot_be_done_is_told(kafka_broker: RunningKafka, arguments: list
     """With the exit code that it has everywhere."""
     ran = topics(kafka_broker, unique("none"), *arguments)
     assert (ran.exit_code, told in ran.output) == (code, True), ran.output
+
+
+def test_tasks_are_found_by_their_topics(kafka_broker: RunningKafka) -> None:
+    """A plugin's too, where all three are there; others may have topics of such names, and a longer prefix."""
+    prefix = unique("found")
+    own = [f"{prefix}.{task}.{kind}" for task in ("fill-mask", "a-plugin-s") for kind in KINDS]
+    others = [f"{prefix}.orders.requests", f"{prefix}.audit.results", f"{prefix}.deep.fill-mask.requests"]
+    for name in [*own, *others, *(f"{prefix}.ner.{kind}" for kind in KINDS)]:
+        kafka_broker.create_topic(name, 1)
+    with admin(kafka_broker) as client:
+        for kind in Kind:
+            found = tasks_by_topic(client, prefix, kind)
+            assert found == {f"{prefix}.{task}.{kind}": task for task in ("a-plugin-s", "fill-mask")}
+        with pytest.raises(TopicError, match=r"no topic nobody\.<task>\.requests exists"):
+            tasks_by_topic(client, "nobody", Kind.REQUESTS)

@@ -15,7 +15,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from nlp_worker.errors import SettingsError
-from nlp_worker.tracing import CLOSE_SECONDS, open_tracing
+from nlp_worker.tracing import CLOSE_SECONDS, fail_send, open_tracing, start_send
 from processes import PATIENCE, Topics, WorkerProcess
 
 if TYPE_CHECKING:
@@ -149,3 +149,27 @@ def test_what_cannot_be_set_up_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(SettingsError, match=r"is not installed .*: pip install 'nlp-worker\[tracing\]'"):
         open_tracing("group", "worker-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "must begin with http:// or https://"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "max_queue_size must be a positive integer"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    """At start, where each export would fail."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"traces: an environment variable OTEL_...: .*{told}"):
+        open_tracing("group", "worker-1")
+
+
+def test_a_send_that_cannot_be_ends_its_span() -> None:
+    """Text for a header is refused by the client, and not by what reads the trace of it."""
+    span, headers = start_send("topic", [("traceparent", "no bytes")])  # type: ignore[list-item]  # on purpose
+    fail_send(span, TypeError("no bytes"))
+    fail_send(None, TypeError("no bytes"))
+    assert headers == []

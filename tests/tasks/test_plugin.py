@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,10 +12,10 @@ import pytest
 import sentence_transformers
 from click.testing import CliRunner
 
-from nlp_schemas import REQUESTS, RESULTS
+from nlp_schemas import REQUESTS, RESULT, RESULTS, PluginResult
 from nlp_worker import plugins
 from nlp_worker.cli import main
-from nlp_worker.errors import SettingsError
+from nlp_worker.errors import CheckpointError, SettingsError
 from nlp_worker.models import SERVED
 from task_bench import TaskBench, serve
 
@@ -105,9 +106,8 @@ GOOD: Final[Mapping[str, str]] = {
     "name": '"mine"',
     "request": "Mine",
     "result": "Result",
-    "model_class": "None",
-    "unread_weights": "None",
-    "max_batch_tokens": "None",
+    **dict.fromkeys(["model_class", "unread_weights", "max_batch_tokens"], "None"),
+    **dict.fromkeys(["preprocess", "collate", "forward", "postprocess", "warm_up_rows"], "print"),
 }
 
 
@@ -125,13 +125,23 @@ def plugin(task: str = "mine", **attributes: str | None) -> str:
         (None, "there is no such Python file"),
         ("x = (", "cannot be run: SyntaxError"),
         ("import nothing_of_the_kind", "cannot be run: ModuleNotFoundError: No module named 'nothing_of_the_kind'"),
+        ("raise SystemExit(3)", "cannot be run: SystemExit: 3"),
+        (plugin() + "\nTASK = TASK()", "it has no TASK: set it to the class of the task"),
         ("x = 1", "it has no TASK: set it to the class of the task"),
         (plugin(request=None, result=None), "TASK has no request, result"),
+        (plugin(warm_up_rows=None), "TASK has no warm_up_rows"),
+        (plugin(name="5"), "5 is no name"),
+        (plugin(name='"ner"'), "'ner' is no name"),
+        (plugin(request="dict"), "request must be a class made of Request"),
+        (plugin(result="Mine"), "result must be a class made of OkResult"),
         (plugin(name='"My Task"'), "'My Task' is no name: take lower-case words with hyphens between them"),
         (plugin("other"), 'Mine needs task: Literal["mine"] = "mine"'),
         (plugin("fill-mask", name='"fill-mask"'), "there is a task 'fill-mask' already"),
     ],
-    ids=["missing", "syntax", "import", "no TASK", "attributes", "name", "model", "taken"],
+    ids=[
+        *("missing", "syntax", "import", "exit", "instance", "no TASK", "attributes", "method", "number", "alias"),
+        *("request", "result", "name", "model", "taken"),
+    ],
 )
 def test_a_file_that_adds_no_task_is_told_why(tmp_path: Path, text: str | None, told: str) -> None:
     """What is wrong with it, and what would be right; the file is named."""
@@ -152,6 +162,47 @@ def test_a_file_may_be_loaded_again_and_two_may_not_add_one_task(tmp_path: Path)
         assert plugins.load_plugin(str(tmp_path / "first.py")).name == "mine"
     with pytest.raises(SettingsError, match="there is a task 'mine' already"):
         plugins.load_plugin(str(tmp_path / "second.py"))
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("self._encoder = Encoder(checkpoint)", "KeyError: 'boom'"),
+        ("self.packs = self._encoder.packs", "AttributeError: 'SentenceSimilarity' object has no attribute 'packs'"),
+    ],
+    ids=["raises", "packs"],
+)
+def test_a_task_that_cannot_be_made_of_its_checkpoint_is_told(
+    tmp_path: Path, weights: Path, broken: str, told: str
+) -> None:
+    """By its last line, with the place in the log."""
+    file = tmp_path / "broken.py"
+    text = PLUGIN.read_text(encoding="utf-8")
+    file.write_text(text.replace(broken, 'raise KeyError("boom")' if "KeyError" in told else "pass"), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=re.escape(f"for {TASK} cannot be used: {told}")):
+        serve((TASK, weights), plugin=(str(file),))
+
+
+def test_a_step_that_forgets_a_request_costs_that_one(tmp_path: Path, weights: Path) -> None:
+    """It is answered as one that raised, and its neighbour as ever."""
+    file = tmp_path / "forgets.py"
+    right = "return Prepared([row for row, _ in fitted]"
+    text = PLUGIN.read_text(encoding="utf-8").replace(right, f"return None if texts[0] == 'none' else {right[7:]}")
+    file.write_text(text, encoding="utf-8")
+    bench = serve((TASK, weights), plugin=(str(file),))
+    bad, good = bench.ask([request("none", ["a"]), request("a", ["a"])])
+    assert bad["error"]["code"] == "inference_failed"
+    assert good["outputs"] == [pytest.approx(1.0, abs=1e-6)]
+
+
+def test_the_answers_of_a_task_of_any_name_are_read(tmp_path: Path) -> None:
+    """Also where the name is a word of the contract."""
+    (tmp_path / "error.py").write_text(plugin("error", name='"error"'), encoding="utf-8")
+    name = plugins.load_plugin(str(tmp_path / "error.py")).name
+    model, source = {"name": "m", "checkpoint": "c", "revision": "r"}, {"topic": "t", "partition": 0, "offset": 0}
+    parts = {"usage": {"input_tokens": 1}, "timing_ms": {"queue": 0, "device": 0}, "outputs": [1.5]}
+    answer = {"id": "1", "status": "ok", "task": name, "model": model, "source": source, **parts}
+    assert RESULT.validate_python(answer) == PluginResult.model_validate(answer)
 
 
 def test_a_checkpoint_of_a_task_that_no_plugin_adds_is_told(weights: Path) -> None:

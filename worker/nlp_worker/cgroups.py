@@ -21,7 +21,7 @@ def own_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
         root: Of the file system.
     """
     try:
-        lines = (root / OWN_GROUPS).read_text(encoding="ascii").splitlines()
+        lines = (root / OWN_GROUPS).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # no Linux
         return
     for line in lines:

@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -40,6 +41,9 @@ EXIT_CODES: Final = "Exit codes: " + " · ".join(f"{code.value} {code.name.lower
 
 #: Seconds that consumer and producer get to close after a drain.
 CLOSE_SECONDS: Final = 10.0
+
+#: Seconds that the log gets for a last event: whoever reads it may be away.
+LAST_WORDS_SECONDS: Final = 1.0
 
 
 @click.group(context_settings={"max_content_width": 120})
@@ -125,11 +129,19 @@ def _leave_at_signals() -> None:
 
     def obey(number: int, frame: FrameType | None) -> None:
         del number, frame
-        log.info("drained", reason="it was not ready yet")
-        leave(ExitCode.DRAINED)
+        _leave_saying("drained", reason="it was not ready yet")
 
     signal.signal(signal.SIGTERM, obey)
     signal.signal(signal.SIGINT, obey)
+
+
+def _leave_saying(event: str, **why: str) -> NoReturn:
+    """End the process in a signal's handler, with a last event in the log if it can be written."""
+    # In a thread: the line that the signal interrupted may hold the log's lock, for as long as nobody reads it.
+    last_words = threading.Thread(target=log.warning, args=(event,), kwargs=why, daemon=True)
+    last_words.start()
+    last_words.join(LAST_WORDS_SECONDS)
+    os._exit(ExitCode.DRAINED)
 
 
 def _obey_signals(worker: Worker, drain_seconds: float) -> None:
@@ -140,7 +152,7 @@ def _obey_signals(worker: Worker, drain_seconds: float) -> None:
         del frame
         nonlocal stopping
         if stopping:
-            leave(128 + number)
+            os._exit(128 + number)
         stopping = True
         worker.stop()
         # Whatever the control thread is blocked in, such as publishing to a broker that is away.
@@ -148,8 +160,7 @@ def _obey_signals(worker: Worker, drain_seconds: float) -> None:
 
     def give_up(number: int, frame: FrameType | None) -> None:
         del number, frame
-        log.warning("given_up", reason="the drain took too long; what is not committed is answered by another worker")
-        leave(ExitCode.DRAINED)
+        _leave_saying("given_up", reason="the drain took too long; what is not committed is answered by another worker")
 
     signal.signal(signal.SIGALRM, give_up)
     signal.signal(signal.SIGTERM, obey)

@@ -193,7 +193,8 @@ class Client:
         except kafka_errors.KafkaError as error:
             self._not_sent(pending, self._producer, error)
             pending.future.result()  # raises why
-        except BaseException:
+        except BaseException as error:
+            self._tracing.fail_send(pending.span, error)
             pending.future.cancel()
             raise
         sent.add_callback(partial(self._sent, pending))

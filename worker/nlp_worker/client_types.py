@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
 
+from nlp_schemas import TaskName
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
@@ -16,16 +18,16 @@ Shape = TypeVar("Shape")
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-_TextClassification = Literal["text-classification", "sentiment-analysis"]
-_ZeroShotClassification = Literal["zero-shot-classification"]
-_TokenClassification = Literal["token-classification", "ner", "pos"]
-_FillMask = Literal["fill-mask"]
-_QuestionAnswering = Literal["question-answering"]
-_Summarization = Literal["summarization"]
-_Translation = Literal["translation"]
-_TextGeneration = Literal["text-generation"]
-_FeatureExtraction = Literal["feature-extraction"]
-_MultipleChoice = Literal["multiple-choice"]
+_TextClassification = Literal[TaskName.TEXT_CLASSIFICATION, "text-classification", "sentiment-analysis"]
+_ZeroShotClassification = Literal[TaskName.ZERO_SHOT_CLASSIFICATION, "zero-shot-classification"]
+_TokenClassification = Literal[TaskName.TOKEN_CLASSIFICATION, "token-classification", "ner", "pos"]
+_FillMask = Literal[TaskName.FILL_MASK, "fill-mask"]
+_QuestionAnswering = Literal[TaskName.QUESTION_ANSWERING, "question-answering"]
+_Summarization = Literal[TaskName.SUMMARIZATION, "summarization"]
+_Translation = Literal[TaskName.TRANSLATION, "translation"]
+_TextGeneration = Literal[TaskName.TEXT_GENERATION, "text-generation"]
+_FeatureExtraction = Literal[TaskName.FEATURE_EXTRACTION, "feature-extraction"]
+_MultipleChoice = Literal[TaskName.MULTIPLE_CHOICE, "multiple-choice"]
 
 
 class ByTask(Generic[Shape]):

@@ -27,5 +27,5 @@ def _quota(group: Path) -> float | None:
             quota, period = ((group / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in ("quota", "period"))
         # "max", and -1 in version 1, are none.
         return int(quota) / int(period) if quota.strip().isdecimal() else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nlp_schemas import Request, Stage
 from nlp_worker import codec
@@ -18,13 +18,14 @@ from nlp_worker.errors import (
 )
 from nlp_worker.isolation import isolate
 from nlp_worker.poll import Entry, Record, Reply
+from nlp_worker.tasks.base import Prepared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from nlp_schemas import RequestHeaders
     from nlp_worker.clock import Clock
-    from nlp_worker.tasks.base import Prepared, Task
+    from nlp_worker.tasks.base import Task
 
 #: Bytes, estimated: four times what a results topic takes (16 MiB). What is above is refused before it costs anything.
 MAX_ANSWER_BYTES: Final = 64 * 2**20
@@ -155,11 +156,15 @@ def _preprocess(task: Task, entries: Sequence[Entry]) -> None:
         _keep(entry, outcome)
 
 
-def _keep(entry: Entry, outcome: Prepared | Exception) -> None:
+def _keep(entry: Entry, outcome: Any) -> None:
     if isinstance(outcome, RequestError):
         entry.fail(outcome, Stage.PREPROCESS)
     elif isinstance(outcome, Exception):
         entry.fail(InferenceFailedError.caused_by(outcome, "preprocess"), Stage.PREPROCESS)
+    elif not isinstance(outcome, Prepared):
+        # A plugin's mistake, as those that it raises.
+        error = TypeError(f"preprocess gave {type(outcome).__name__} for a request, and not Prepared")
+        entry.fail(InferenceFailedError.caused_by(error, "preprocess"), Stage.PREPROCESS)
     elif outcome.output_bytes > MAX_ANSWER_BYTES:
         problem = f"the answer would have about {outcome.output_bytes} bytes, at most {MAX_ANSWER_BYTES} are built"
         entry.fail(ResultTooLargeError(f"{problem}: ask for less"), Stage.PREPROCESS)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 #: Libraries whose every closed connection is three lines of ERROR; the worker logs what follows from it.
 NOISY: Final = ("kafka", "transformers", "huggingface_hub", "httpx", "asyncio")
 
+#: What they warn of is in a producer's headers: any producer could fill the log.
+PRODUCERS_NOISE: Final = ("opentelemetry.trace.span", "opentelemetry.trace.propagation.tracecontext")
+
 
 def configure(*, level: str, log_format: str, **bound: str) -> None:
     """Set up logging on standard error, with ``bound`` (worker id, group) in every event."""
@@ -34,6 +37,8 @@ def configure(*, level: str, log_format: str, **bound: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    for name in PRODUCERS_NOISE:
+        logging.getLogger(name).setLevel(logging.ERROR)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**bound)
     _take_over_standard_logging(shared, renderer, number)

@@ -100,8 +100,14 @@ def load(settings: Settings) -> dict[str, dict[str, Task]]:
         with warnings.catch_warnings():
             # Marian's tokenizer, and every copy of it, recommends sacremoses, which it then uses for nothing.
             warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-            task = task_class(_load(spec, task_class, device, settings))
-        log.info("packing", model=spec.name, task=spec.task, packed=task.packs)
+            checkpoint = _load(spec, task_class, device, settings)
+            try:
+                task = task_class(checkpoint)
+                log.info("packing", model=task.model.name, task=spec.task, packed=task.packs)
+            except Exception as error:
+                # Where it is a plugin's mistake its author needs to know the place.
+                log.exception("task_failed", model=spec.name, task=spec.task)
+                raise CheckpointError(f"{_unusable(spec)}: {type(error).__name__}: {error}") from error
         tasks.setdefault(spec.task, {})[spec.name] = task
     return tasks
 
@@ -183,7 +189,7 @@ def _load(spec: ModelSpec, task_class: TaskClass, device: torch.device, settings
     if missing := sorted(key for key in loading["missing_keys"] if unread is None or not key.startswith(unread)):
         # transformers fills them with random numbers and a warning; the answers would look like answers.
         reason = f"it has no weights for {', '.join(missing[:3])}: it was not trained for this task"
-        raise CheckpointError(f"checkpoint {spec.checkpoint} for {spec.task} cannot be used: {reason}")
+        raise CheckpointError(f"{_unusable(spec)}: {reason}")
     revision = _content_hash(Path(path)) if Path(path).is_dir() else str(commit)
     log.info(
         "checkpoint_loaded",
@@ -221,11 +227,15 @@ def _restore_normalizer(tokenizer: Any, path: str, revision: str | None) -> None
         backend.normalizer = normalizer
 
 
+def _unusable(spec: ModelSpec) -> str:
+    return f"checkpoint {spec.checkpoint} for {spec.task} cannot be used"
+
+
 def _describe(spec: ModelSpec, error: Exception) -> str:
     first_line = str(error).strip().partition("\n")[0]
     if "transfo-xl" in first_line:
         reason = "Transformer-XL left transformers 5, and has no attention mask, so that no batch of it can be padded"
-        return f"checkpoint {spec.checkpoint} for {spec.task} cannot be used: {reason}: take another family"
+        return f"{_unusable(spec)}: {reason}: take another family"
     if spec.checkpoint.startswith((".", "/", "~")) and not Path(spec.checkpoint).expanduser().is_dir():
         first_line = "there is no such folder"
     elif "couldn't connect" in first_line:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nlp_schemas import REQUESTS, RESULTS
+from nlp_schemas import ALIASES, REQUESTS, RESULTS, OkResult, Request
 from nlp_schemas.task import TASK_PATTERN
 from nlp_worker.errors import SettingsError
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 #: What a plugin names its task's class.
 NAME: Final = "TASK"
 
-#: What a task's class must have (tasks.base.TaskClass).
+#: What a task's class must have (tasks.base.TaskClass, tasks.base.Task); `model` and `packs` its instances.
 ATTRIBUTES: Final = ("name", "request", "result", "model_class", "unread_weights", "max_batch_tokens")
+STEPS: Final = ("preprocess", "collate", "forward", "postprocess", "warm_up_rows")
 
 _files: Final[dict[str, Path]] = {}
 
@@ -41,17 +42,20 @@ def load_plugin(file: str) -> TaskClass:
 
 def _found(path: Path) -> TaskClass:
     module = _run(path)
-    task: Any = getattr(module, NAME, None)
-    if task is None:
+    if not isinstance(getattr(module, NAME, None), type):
         raise SettingsError(f"plugin {path}: it has no {NAME}: set it to the class of the task")
-    if missing := [name for name in ATTRIBUTES if not hasattr(task, name)]:
+    task: Any = module.TASK
+    if missing := [name for name in (*ATTRIBUTES, *STEPS) if not hasattr(task, name)]:
         raise SettingsError(f"plugin {path}: {NAME} has no {', '.join(missing)}")
-    if not TASK_PATTERN.fullmatch(task.name):
-        raise SettingsError(f"plugin {path}: {task.name!r} is no name: take lower-case words with hyphens between them")
-    for model in (task.request, task.result):
+    name = task.name
+    if not isinstance(name, str) or not TASK_PATTERN.fullmatch(name) or name in ALIASES:
+        raise SettingsError(f"plugin {path}: {name!r} is no name: take lower-case words with hyphens between them")
+    for part, model, base in (("request", task.request, Request), ("result", task.result, OkResult)):
+        if not (isinstance(model, type) and issubclass(model, base)):
+            raise SettingsError(f"plugin {path}: {part} must be a class made of {base.__name__}")
         field = model.model_fields.get("task")
-        if field is None or field.default != task.name:
-            raise SettingsError(f'plugin {path}: {model.__name__} needs task: Literal["{task.name}"] = "{task.name}"')
+        if field is None or field.default != name:
+            raise SettingsError(f'plugin {path}: {model.__name__} needs task: Literal["{name}"] = "{name}"')
     found: TaskClass = task
     return found
 
@@ -65,6 +69,6 @@ def _run(path: Path) -> Any:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingsError(f"plugin {path} cannot be run: {type(error).__name__}: {error}") from error
     return module

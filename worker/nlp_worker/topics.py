@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kafka import errors as kafka_errors
 
-from nlp_schemas import MAX_REQUEST_BYTES, TaskName, dead_letter_topic, requests_topic, results_topic
+from nlp_schemas import ALIASES, MAX_REQUEST_BYTES, TaskName, dead_letter_topic, requests_topic, results_topic
 from nlp_schemas.task import TASK_PATTERN
 from nlp_worker import connection
 from nlp_worker.errors import TopicError
@@ -110,11 +110,19 @@ def tasks_by_topic(admin: KafkaAdminClient, prefix: str, kind: Kind) -> dict[str
     Raises:
         TopicError: there is none.
     """
+    seen = frozenset(admin.list_topics())
     pattern = re.compile(re.escape(prefix) + rf"\.({TASK_PATTERN.pattern})\.{kind}")
-    matches = [match for match in map(pattern.fullmatch, sorted(admin.list_topics())) if match is not None]
-    if not matches:
+    tasks = {match[0]: match[1] for match in map(pattern.fullmatch, sorted(seen)) if match is not None}
+
+    def is_task(name: str) -> bool:
+        # Other topics may have such names too: what has all three topics is a plugin's task.
+        whole = seen.issuperset(topic(name, prefix) for topic in NAMES.values())
+        return name in list(TaskName) or (whole and name not in ALIASES)
+
+    found = {topic: task for topic, task in tasks.items() if is_task(task)}
+    if not found:
         raise TopicError(f"no topic {prefix}.<task>.{kind} exists, or none may be seen")
-    return {match[0]: match[1] for match in matches}
+    return found
 
 
 def create(

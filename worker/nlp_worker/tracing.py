@@ -72,7 +72,7 @@ def end_send(span: Span | None, partition: int, offset: int) -> None:
         span.end()
 
 
-def fail_send(span: Span | None, error: Exception) -> None:
+def fail_send(span: Span | None, error: BaseException) -> None:
     """End the span of a record that was not acknowledged; it is no error if that is told twice."""
     if span is not None and span.is_recording():
         _fail(span, type(error).__name__)
@@ -172,22 +172,29 @@ def open_tracing(group: str, worker_id: str) -> Tracing:
         SettingsError: the SDK is not installed, or one of these variables cannot be used.
     """
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - an extra
-            OTLPSpanExporter,
-        )
-        from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
-        from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
+        return _open(group, worker_id)
     except ImportError as error:
         problem = f"traces: OpenTelemetry's SDK is not installed ({error.name})"
         raise SettingsError(f"{problem}: pip install 'nlp-worker[tracing]'") from None
-    own = {"service.name": "nlp-worker", "service.version": version("nlp-worker"), "service.instance.id": worker_id}
-    resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
-    try:
-        processor = BatchSpanProcessor(OTLPSpanExporter())
     except ValueError as error:
         raise SettingsError(f"traces: an environment variable OTEL_...: {error}") from None
+
+
+def _open(group: str, worker_id: str) -> Tracing:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - an extra
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
+
+    own = {"service.name": "nlp-worker", "service.version": version("nlp-worker"), "service.instance.id": worker_id}
+    resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
+    exporter = OTLPSpanExporter()
+    endpoint = exporter._endpoint  # noqa: SLF001 - of what all its variables say together
+    if not endpoint.startswith(("http://", "https://")):
+        # Else it would be told at each export, and every span be lost.
+        raise ValueError(f"the endpoint {endpoint!r} must begin with http:// or https://")
+    processor = BatchSpanProcessor(exporter)
     requests = TracerProvider(resource=resource, shutdown_on_exit=False)
     batches = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
     for provider in (requests, batches):
@@ -197,7 +204,12 @@ def open_tracing(group: str, worker_id: str) -> Tracing:
 
 def _context(headers: Iterable[tuple[str, bytes | None]]) -> Context:
     """Return the span that the headers name; no span where they name none, or one that cannot be."""
-    carrier = {name: (value or b"").decode(errors="replace") for name, value in headers if name in TRACE_HEADERS}
+    # A producer of ours may give text, which its client then refuses by name.
+    carrier = {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+        for name, value in headers
+        if name in TRACE_HEADERS
+    }
     return _W3C.extract(carrier, Context())
 
 

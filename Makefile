@@ -11,6 +11,7 @@ install: $(INSTALLED)
 # Made anew when a dependency changes. The stamp is last, so an installation that was cut off is begun again.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nlp-worker needs Python 3.11 or newer: set PYTHON=")'
+	@echo "installing into .venv: about 5.5 GB, most of it torch, which takes some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[inference,tracing,dev]'
 	touch $@

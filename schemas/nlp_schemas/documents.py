@@ -23,8 +23,8 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 VERSION: Final = "0.1.0"
 
 DESCRIPTION: Final = (
-    "Requests for natural language processing and their answers: exactly one terminal answer for every request, `ok` "
-    "or `error`. Values are JSON in UTF-8. A request's key is its producer's own, and its answer has the same."
+    "Requests for natural language processing and their answers: one for every request, `ok` or `error`, which after a "
+    "failure may come again with the same `source`. Values are JSON in UTF-8. A request's key is its producer's own, and its answer has the same."
 )
 
 #: A request of each task that is built in.

@@ -1,4 +1,4 @@
-"""What every answer has, whatever its task: exactly one terminal answer for every request, ``ok`` or ``error``."""
+"""What every answer has, whatever its task: one for every request, ``ok`` or ``error``."""
 
 from enum import StrEnum
 from typing import Annotated, Literal

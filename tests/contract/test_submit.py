@@ -178,6 +178,15 @@ def test_what_cannot_work_is_told(
     assert "Traceback" not in ran.stderr.decode()
 
 
+@pytest.mark.parametrize("line", [b'{"input": "a good day"}', b'{"inputs": "a good day"'], ids=["field", "brace"])
+def test_a_request_that_is_misspelt_is_no_text(embedded_kafka: RunningKafka, line: bytes) -> None:
+    """It would be answered with all that is written around it; who means it so says that it is a text."""
+    with Topics(embedded_kafka, 1) as topics:
+        ran = submit(topics, TASK, lines=line + b"\n")
+    assert (ran.returncode, ran.stdout) == (2, b"")
+    assert "line 1 begins with { and is no request" in ran.stderr.decode()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(6 * PATIENCE)
 def test_memory_does_not_grow_with_the_lines(served: Served, tmp_path: Path) -> None:

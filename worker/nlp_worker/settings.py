@@ -59,7 +59,8 @@ class ModelSpec(NamedTuple):
 
 
 def _is_folder(checkpoint: str) -> bool:
-    return checkpoint.startswith((".", "/", "~")) or Path(checkpoint).is_dir()
+    # The hub's ids have one slash at most.
+    return checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1 or Path(checkpoint).is_dir()
 
 
 class Settings(BaseSettings):

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 #: Seconds without an answer after which it is said what may be wrong.
 PATIENCE: Final = 30.0
 
+WHY_NOT: Final = (
+    "is a worker running? What one had that was killed waits until its session is over (session_timeout_ms, 45 s); "
+    "nlp-worker lag shows what waits"
+)
+
 #: How the command ends where an answer is an error, and where it was interrupted, as shells have it.
 SOME_FAILED: Final = 1
 INTERRUPTED: Final = 130
@@ -91,6 +96,10 @@ def submit(
         as_json = lines_are == "json" or (
             lines_are == "auto" and first is not None and submitting.is_json(first.content)
         )
+        if lines_are == "auto" and first is not None and not as_json and first.content.lstrip().startswith(b"{"):
+            # A field that is misspelt would be classified with all the rest of its line.
+            problem = 'begins with { and is no request, which has "inputs"'
+            raise SettingsError(f"line {first.number} {problem}: say --format json, or --format text if it is a text")
         rest = itertools.islice(itertools.chain([] if first is None else [first], lines), done, None)
         answers = submitting.Output(target, task)
         client = Client(
@@ -102,9 +111,7 @@ def submit(
             with _progress(source, answers) as show:
                 for line, answer in submitting.ask(client, task, rest, common, as_json=as_json, ahead=in_flight):
                     if isinstance(answer, Future) and not wait([answer], PATIENCE).done:
-                        click.echo(
-                            f"no answer to line {line.number} for {PATIENCE:g} s: is a worker running?", err=True
-                        )
+                        click.echo(f"no answer to line {line.number} for {PATIENCE:g} s: {WHY_NOT}", err=True)
                     answers.write(line, answer)
                     show(line.end)
             client.close()
@@ -163,4 +170,5 @@ def _size(source: BinaryIO) -> int | None:
 def _summary(answers: Output, done: int, seconds: float) -> str:
     count = answers.counts.total()
     before = f", {done:,} before" if done else ""
-    return f"{answers.told}{before}; {count / max(seconds, 1e-9):,.0f} a second"
+    rate = count / max(seconds, 1e-9)
+    return f"{answers.told}{before}; {f'{rate:,.0f} a second' if rate >= 1 else f'in {seconds:.0f} s'}"

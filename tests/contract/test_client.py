@@ -168,7 +168,9 @@ def test_what_is_missing_is_told(embedded_kafka: RunningKafka) -> None:
         Client("127.0.0.1:1", kafka={"bootstrap_timeout_ms": 1_000})
     with (
         Client(embedded_kafka.bootstrap_servers, topic_prefix="nobody") as client,
-        pytest.raises(TopicError, match=r"topic nobody\.text-classification\.requests does not exist: create it"),
+        pytest.raises(
+            TopicError, match=r"topic nobody\.text-classification\.results does not exist: nlp-worker topics"
+        ),
     ):
         client.submit(TASK, "a good day")
 

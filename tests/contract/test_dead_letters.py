@@ -219,10 +219,17 @@ def test_a_position_without_a_dead_letter_is_told(topics: DeadTopics, arguments:
     assert told.format(**names) in done.stderr
 
 
+NER = "token-classification"
+CREATE = "nlp-worker topics create --task"
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--task", "ner"], "topic {prefix}.token-classification.dead-letter does not exist: create it"),
+        (
+            ["--task", "ner"],
+            f"topic {{prefix}}.{NER}.dead-letter does not exist: {CREATE} {NER} --topic-prefix {{prefix}}",
+        ),
         (["--topic-prefix", "nobody"], "no topic nobody.<task>.dead-letter exists, or none may be seen"),
     ],
     ids=["task", "prefix"],

@@ -162,7 +162,7 @@ def test_an_interrupted_run_says_how_to_go_on(served: Served, tmp_path: Path) ->
         (["-p", "top_k"], 2, "'top_k' is not of the form NAME=VALUE"),
         (["--output", "/nowhere/x"], 2, "--output /nowhere/x cannot be written to: No such file or directory"),
         (["--timeout", "0.3"], 1, "no answer to request line-1 within 0.3 s: is a worker running"),
-        (["--topic-prefix", "nobody"], 4, "topic nobody.text-classification.requests does not exist: create it"),
+        (["--topic-prefix", "nobody"], 4, "topic nobody.text-classification.results does not exist: nlp-worker topics"),
         (["--bootstrap-servers", "127.0.0.1:1"], 3, "cannot use the broker at 127.0.0.1:1: nothing listens there"),
     ],
 )

@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from clients import admin, unique
+from nlp_schemas import ALIASES, TaskName
 from nlp_worker.cli import main
+from nlp_worker.connection import check_topics
 from nlp_worker.errors import ExitCode, TopicError
 from nlp_worker.topics import Kind, Topic, Verdict, problems_of, tasks_by_topic
 
@@ -30,20 +32,25 @@ def rows(ran: Result) -> list[dict[str, Any]]:
 
 
 def test_what_is_created_has_nothing_wrong_with_it(kafka_broker: RunningKafka) -> None:
-    """But that there is one broker; what is there already stays as it is."""
+    """But that there is one broker; what is there already stays as it is, and its partitions are told if not those."""
     prefix = unique("made")
     tasks = ("--task", "sentiment-analysis", "--task", "feature-extraction", "--task", "text-classification")
     ran = topics(kafka_broker, prefix, "create", *tasks, "--partitions", "3", "--retention", "7d")
     names = [f"{prefix}.{task}.{kind}" for task in ("text-classification", "feature-extraction") for kind in KINDS]
     assert (ran.exit_code, ran.stdout.splitlines()) == (0, [f"created {name}" for name in names])
     again = topics(kafka_broker, prefix, "create", *tasks, "--partitions", "5", "--json")
-    assert rows(again) == [{"topic": name, "created": False} for name in names]
+    assert rows(again) == [{"topic": name, "created": False, "partitions": 3} for name in names]
+    again = topics(kafka_broker, prefix, "create", *tasks, "--partitions", "5")
+    assert again.stdout.splitlines() == [f"is there, with 3 partitions and not 5: {name}" for name in names]
+    for asked in ["--partitions", "3"], []:  # without it nobody asked for the default, 6
+        again = topics(kafka_broker, prefix, "create", *tasks, *asked)
+        assert again.stdout.splitlines() == [f"is there: {name}" for name in names]
     with admin(kafka_broker) as client:
         assert {len(topic["partitions"]) for topic in client.describe_topics(names)} == {3}
     checked = topics(kafka_broker, prefix, "check", *tasks, "--json")
     assert checked.exit_code == 0
     assert [(row["topic"], row["verdict"]) for row in rows(checked)] == [(name, "warning") for name in names]
-    assert all(row["told"].startswith("1 replicas") for row in rows(checked))
+    assert all(row["told"].startswith("1 replica: it is lost with its broker's disk") for row in rows(checked))
 
 
 def test_what_is_missing_or_loses_records_is_an_error(kafka_broker: RunningKafka) -> None:
@@ -54,8 +61,9 @@ def test_what_is_missing_or_loses_records_is_an_error(kafka_broker: RunningKafka
     ran = topics(kafka_broker, prefix, "check", "--task", TASK)
     assert ran.exit_code == ExitCode.TOPICS
     errors = [line for line in ran.stdout.splitlines() if line.startswith("error")]
+    command = f"nlp-worker topics create --task {TASK} --topic-prefix {prefix}"
     assert errors == [
-        f"error {prefix}.{TASK}.results: does not exist: create it",
+        f"error {prefix}.{TASK}.results: does not exist: {command}",
         f"error {prefix}.{TASK}.requests: cleanup.policy=compact drops all records of a key but the last: set delete",
     ]
     assert f"warning {prefix}.{TASK}.requests: 1 partition: only one worker answers" in ran.stdout
@@ -72,6 +80,7 @@ GOOD = Topic("t", Kind.REQUESTS, 6, 3, {"min.insync.replicas": "2", "retention.m
         (GOOD, None),
         (GOOD._replace(configs={"min.insync.replicas": "2", "retention.ms": "-1"}), None),
         (GOOD._replace(configs={"min.insync.replicas": "2"}), None),
+        (GOOD._replace(replicas=1, configs={}), "1 replica: it is lost with its broker's disk; 3 are safe"),
         (GOOD._replace(replicas=2), "2 replicas: it goes with the disks of as many brokers; 3 are safe"),
         (GOOD._replace(configs={}), "min.insync.replicas=1: a record counts that one broker has: set 2"),
         (
@@ -100,13 +109,30 @@ def test_what_may_lose_something_is_a_warning(topic: Topic, told: str | None) ->
         (["create"], 2, "Missing option '--task'"),
         (["create", "--task", TASK, "--retention", "week"], 2, "'week' is no age such as 30m, 36h or 7d"),
         (["create", "--task", TASK, "--replication-factor", "7"], 4, f".{TASK}.requests cannot be created: Invalid"),
-        (["check", "--task", TASK], 4, "does not exist: create it"),
+        (["check", "--task", TASK], 4, f"does not exist: nlp-worker topics create --task {TASK} --topic-prefix none"),
+        (["check", "--task", "sumarization"], 4, ", or is the task misspelt? There is text-classification, "),
     ],
 )
 def test_what_cannot_be_done_is_told(kafka_broker: RunningKafka, arguments: list[str], code: int, told: str) -> None:
     """With the exit code that it has everywhere."""
     ran = topics(kafka_broker, unique("none"), *arguments)
     assert (ran.exit_code, told in ran.output) == (code, True), ran.output
+
+
+def test_how_a_task_s_topics_are_created_is_told_once(embedded_kafka: RunningKafka) -> None:
+    """However many are missing: with the prefix where it is not the default, and not for topics that are no task's."""
+    names = [f"nlp.ner-ish.{kind}" for kind in KINDS]
+    with admin(embedded_kafka) as client, pytest.raises(TopicError) as raised:
+        check_topics(client, read=[f"a.b.{TASK}.requests", names[0]], write=[f"a.b.{TASK}.results", *names[1:], "own"])
+    misspelt = f"or is the task misspelt? There is {', '.join([*TaskName, *ALIASES])}, and what a plugin adds"
+    assert str(raised.value).split("; ") == [
+        f"topic a.b.{TASK}.requests does not exist: nlp-worker topics create --task {TASK} --topic-prefix a.b",
+        f"topic nlp.ner-ish.requests does not exist: nlp-worker topics create --task ner-ish, {misspelt}",
+        f"topic a.b.{TASK}.results does not exist",
+        "topic nlp.ner-ish.results does not exist",
+        "topic nlp.ner-ish.dead-letter does not exist",
+        "topic own does not exist: create it",
+    ]
 
 
 def test_tasks_are_found_by_their_topics(kafka_broker: RunningKafka) -> None:

@@ -143,7 +143,10 @@ def test_topics_that_are_missing_end_the_worker_with_one_line(
     """As either broker tells it: a named exit code, and what to do about it."""
     code, line = end_of(kafka_broker, tiny_checkpoint, tmp_path, "--topic-prefix", "missing")
     assert code == ExitCode.TOPICS
-    assert "topic missing.text-classification.requests does not exist: create it" in line
+    assert (
+        "topic missing.text-classification.requests does not exist: nlp-worker topics create --task text-classification"
+        in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from nlp_worker.parts import Limits
 def test_an_expired_request_is_answered_without_the_device_and_without_a_dead_letter() -> None:
     """timeout_ms counts from the record's timestamp."""
     bench = Bench()
-    bench.clock.now = 10.0  # the records are of second 1
-    bench.kafka.send({"inputs": "x", "timeout_ms": 100})
+    bench.clock.now = 1.024  # the records are of second 1
+    bench.kafka.send({"inputs": "x", "timeout_ms": 1})
     bench.settle()
     (answer,) = bench.publisher.answers()
     assert answer["error"]["code"] == "deadline_exceeded"
+    told = "1 ms were allowed, and the request was 24 ms old when its turn came"
+    assert answer["error"]["message"] == told
     assert (bench.task.calls, bench.publisher.dead_letters()) == ([], [])
 
 
@@ -41,5 +43,8 @@ def test_a_maximum_age_expires_requests_that_set_none_and_those_that_allow_more(
         bench.kafka.send({"inputs": "x"} if timeout_ms is None else {"inputs": "x", "timeout_ms": timeout_ms})
     bench.settle()
     messages = [answer["error"]["message"] for answer in bench.publisher.answers()]
-    assert [message.partition(" s were allowed")[0] for message in messages] == ["10", "10", "5"]
+    assert messages == [
+        f"{allowed} were allowed, and the request was 20 s old when its turn came"
+        for allowed in ("10 s", "10 s", "5000 ms")
+    ]
     assert bench.task.calls == []

@@ -57,6 +57,14 @@ def test_a_checkpoint_without_the_tasks_head_is_refused(folder_of: Callable[...,
     refuse(tmp_path, "no weights for classifier")
 
 
+def test_a_family_without_a_model_for_the_task_is_named(folder_of: Callable[..., Path]) -> None:
+    """With what it is, and not with transformers' list of all that it would take."""
+    folder = folder_of("bert", "sequence-classification")
+    told = "cannot be used: it is a bert, of which transformers has no model for summarization: take a checkpoint"
+    with pytest.raises(CheckpointError, match=told):
+        load(load_settings({"model": (f"summarization={folder}",), "device": "cpu"}))
+
+
 def test_a_pooler_may_be_missing_only_where_it_is_not_read(folder_of: Callable[..., Path], tmp_path: Path) -> None:
     """BERT's classifier reads it, and a random one would look like an answer; token vectors do without."""
     shutil.copytree(folder_of("bert", "sequence-classification"), tmp_path, dirs_exist_ok=True)

@@ -84,9 +84,10 @@ def test_a_model_is_taken_apart(text: str, expected: tuple[str, ...]) -> None:
 
 
 def test_a_mistyped_environment_name_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is warned of, not refused: Kubernetes sets such names for a service."""
-    monkeypatch.setenv("NLP_WORKER_GRUOP", "x")
-    monkeypatch.setenv("NLP_WORKER_KAFKA__SSL_CAFILE", "x")
+    """It is warned of, not refused; what Kubernetes sets for a service of the worker's name is nobody's mistake."""
+    of_a_service = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_METRICS", "PORT", "PORT_8000_TCP_ADDR")
+    for name in ("GRUOP", "KAFKA__SSL_CAFILE", *of_a_service):
+        monkeypatch.setenv(f"NLP_WORKER_{name}", "x")
     assert unknown_environment() == ["NLP_WORKER_GRUOP"]
 
 

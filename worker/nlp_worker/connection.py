@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from nlp_worker.errors import BrokerError, SettingsError, TopicError
 from nlp_worker.record_headers import accept_any_key
+from nlp_worker.topic_problems import topic_problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -240,28 +241,9 @@ def check_topics(admin: KafkaAdminClient, *, read: Collection[str], write: Colle
         TopicError: names each topic and what is wrong with it.
     """
     described = {topic["name"]: topic for topic in admin.describe_topics(sorted({*read, *write}))}
-    problems = [topic_problem(described.get(topic), topic, "READ") for topic in read]
-    problems += [topic_problem(described.get(topic), topic, "WRITE") for topic in write]
-    found = list(filter(None, problems))
-    if found:
-        raise TopicError("; ".join(found))
-
-
-def topic_problem(topic: Mapping[str, Any] | None, name: str, operation: str) -> str | None:
-    """Say why we may not do this with a topic, as the admin client describes it; None where we may."""
-    topic = topic or {"error_code": kafka_errors.UnknownTopicOrPartitionError.errno}
-    error = kafka_errors.for_code(topic["error_code"])
-    if error is kafka_errors.UnknownTopicOrPartitionError:
-        return f"topic {name} does not exist: create it"
-    if error is kafka_errors.TopicAuthorizationFailedError:
-        return f"topic {name} may not be seen: allow {operation} on it"
-    if error is not kafka_errors.NoError:
-        return f"topic {name} cannot be used: {error.__name__}"
-    allowed = topic.get("authorized_operations")
-    # Brokers without authorization name no operations.
-    if isinstance(allowed, list) and allowed and operation not in allowed and "ALL" not in allowed:
-        return f"topic {name} does not allow {operation}: allow it"
-    return None
+    wanted = [*((topic, "READ") for topic in read), *((topic, "WRITE") for topic in write)]
+    if problems := topic_problems(described, wanted):
+        raise TopicError("; ".join(problems))
 
 
 def existing_topics(admin: KafkaAdminClient, topics: Iterable[str]) -> list[str]:

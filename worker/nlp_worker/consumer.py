@@ -17,6 +17,7 @@ from nlp_worker.errors import BrokerError, FencedError, SettingsError, TopicErro
 from nlp_worker.jumps import Jumps, TopicIds
 from nlp_worker.kafka_clients import open_consumer
 from nlp_worker.poll import Commit, Committed, Partition
+from nlp_worker.reachability import Reachability, is_connected
 from nlp_worker.revocations import Revocations
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Consumer:
         self._assignment: frozenset[Partition] = frozenset()
         self._before: dict[Partition, Commit] = {}
         self._jumps = Jumps(self._beginnings, clock)
+        self._broker = Reachability(lambda: is_connected(self._client), settings.bootstrap_servers, clock)
         self._topics = sorted(topics)
         self._topic_ids = TopicIds(self._client._cluster.topic_id)  # noqa: SLF001 - nothing public tells it
         self._is_static = settings.instance_id is not None
@@ -80,6 +82,7 @@ class Consumer:
             FencedError: another instance has this one's instance id.
             BrokerError: a record is corrupt.
         """
+        self._broker.check()
         finish_joining(self._client)
         free_parked(self._client)
         self._check_membership()

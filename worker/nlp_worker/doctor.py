@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.metadata
 import os
 import sys
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,16 +24,19 @@ from nlp_worker.cores import usable_cores
 from nlp_worker.errors import ExitCode, FatalError, TopicError
 from nlp_worker.kafka_clients import open_producer, producer_arguments
 from nlp_worker.memory import free_memory
+from nlp_worker.plugins import load_plugin
+from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, unknown_environment
 from nlp_worker.transactions import OWN_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from nlp_worker.settings import Settings
-
 #: What the worker is made of, and what of it the producer's and operator's commands do without.
 PACKAGES: Final = ("nlp-worker", "kafka-python", "pydantic")
 INFERENCE: Final = ("torch", "transformers", "tokenizers", "sentencepiece")
+
+#: `run` ends without one, with exit code 2.
+NO_MODEL: Final = "no checkpoint is given: run needs --model TASK=CHECKPOINT; checkpoints and device were not looked at"
 
 #: Seconds that clocks may be apart: a request's age is told by them.
 SKEW_SECONDS: Final = 2.0
@@ -61,24 +66,30 @@ class Doctor:
     """Looks with a worker's own settings.
 
     Args:
-        settings: As ``nlp-worker run`` has them.
-        tasks: Whose topics are looked at.
+        settings: As ``nlp-worker run`` has them. Without checkpoints the topics of all tasks that have some are
+            looked at.
     """
 
-    def __init__(self, settings: Settings, tasks: list[str]) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._tasks = tasks
+        self._tasks = list(dict.fromkeys(spec.task for spec in settings.models))
 
     def findings(self) -> Iterator[Finding]:
         """Look; what cannot be seen because of an error is left out."""
         yield self._versions("versions", PACKAGES)
+        yield from (Finding("environment", Verdict.WARNING, _no_setting(name)) for name in unknown_environment())
         yield from self._looked("broker", self._broker)
-        if self._settings.models:
-            inference = self._versions("inference", INFERENCE)
-            yield inference
-            yield _memory(self._settings)
-            if inference.verdict is Verdict.OK:
-                yield from self._looked("device", self._device)
+        plugins = [found for file in self._settings.plugin for found in self._looked("plugins", partial(_plugin, file))]
+        yield from plugins
+        if not self._settings.models:
+            yield Finding("models", Verdict.WARNING, NO_MODEL)
+            return
+        inference = self._versions("inference", INFERENCE)
+        yield inference
+        yield _memory(self._settings)
+        if inference.verdict is Verdict.OK:
+            yield from self._looked("device", self._device)
+            if all(found.verdict is Verdict.OK for found in plugins):  # else no checkpoint is loaded
                 yield from self._looked("models", self._models)
 
     def _looked(self, about: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -109,18 +120,22 @@ class Doctor:
             told = f"Kafka {version} at {self._settings.bootstrap_servers}, brokers: {len(brokers)}"
             yield Finding("broker", Verdict.OK, told)
             yield from self._looked("group", lambda: self._group(admin))
-            yield from self._topics(admin)
-            yield from self._looked("clock", lambda: self._clock(admin))
+            yield from self._looked("topics", lambda: self._topics(admin))
+            if self._tasks:
+                yield from self._looked("clock", lambda: self._clock(admin))
         if self._settings.delivery == "exactly-once":
             yield from self._looked("transactions", self._transactions)
 
     def _group(self, admin: KafkaAdminClient) -> Iterator[Finding]:
         group = self._settings.group
         found = connection.of_group(lambda: admin.describe_groups([group])[group], group)
-        yield Finding("group", Verdict.OK, f"{group} has {len(found['members'])} workers now")
+        workers = len(found["members"])
+        yield Finding("group", Verdict.OK, f"{group} has {workers} worker{'' if workers == 1 else 's'} now")
 
     def _topics(self, admin: KafkaAdminClient) -> Iterator[Finding]:
-        problems = topics.check(admin, self._settings.topic_prefix, self._tasks)
+        prefix = self._settings.topic_prefix
+        self._tasks = self._tasks or list(topics.tasks_by_topic(admin, prefix, topics.Kind.REQUESTS).values())
+        problems = topics.check(admin, prefix, self._tasks)
         for problem in problems:
             error = problem.verdict is topics.Verdict.ERROR
             told = f"{problem.topic}: {problem.told}"
@@ -171,6 +186,18 @@ class Doctor:
                     planner.warm_up(task, executor)
                     told = f"{name} runs for {task.name}, warmed up in {time.monotonic() - began:.1f} s"
                     yield Finding("models", Verdict.OK, f"{told}, {'packed' if task.packs else 'padded'}")
+
+
+def _plugin(file: str) -> Iterator[Finding]:
+    yield Finding("plugins", Verdict.OK, f"{file} adds {load_plugin(file).name}")
+
+
+def _no_setting(name: str) -> str:
+    """Say that a name of the environment is no setting, and which one may be meant."""
+    own, *inner = name.removeprefix(ENVIRONMENT_PREFIX).split("__")
+    names = [field.upper() for field in (*Settings.model_fields, "config")]
+    meant = ["__".join([near, *inner]) for near in difflib.get_close_matches(own.upper(), names, n=1)]
+    return f"{name} is no setting" + "".join(f": did you mean {ENVIRONMENT_PREFIX}{near}?" for near in meant)
 
 
 def _memory(settings: Settings) -> Finding:

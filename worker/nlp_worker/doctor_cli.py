@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from nlp_worker.command_options import every_setting, printable, settings_of
-from nlp_worker.errors import TopicError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+EXIT_CODES: Final = (
+    "Exit codes: 0 a worker would run, warnings included (without --model as far as was looked); else that with which "
+    "it would end."
+)
 COLOURS: Final = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-@click.command(epilog="Exit codes: 0 a worker would run, warnings included; else that with which it would end.")
+@click.command(epilog=EXIT_CODES)
 @every_setting
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each finding, on a line of its own.")
 def doctor(*, config: Path | None, as_json: bool, **options: Any) -> None:
@@ -30,17 +33,9 @@ def doctor(*, config: Path | None, as_json: bool, **options: Any) -> None:
     given = {name: value for name, value in options.items() if value not in (None, ())}
     code = 0
     with settings_of(given, config) as settings:
-        from nlp_worker import topics  # noqa: PLC0415 - `--help` does without Kafka's client
-        from nlp_worker.doctor import Doctor, Finding, Verdict  # noqa: PLC0415 - as above
+        from nlp_worker.doctor import Doctor  # noqa: PLC0415 - `--help` does without Kafka's client
 
-        tasks = list(dict.fromkeys(spec.task for spec in settings.models))
-        if not tasks:
-            try:
-                tasks = topics.existing(settings, topics.Kind.REQUESTS)
-            except TopicError as error:
-                click.echo(_told(Finding("topics", Verdict.ERROR, str(error), error.exit_code), as_json=as_json))
-                code = error.exit_code
-        for finding in Doctor(settings, tasks).findings():
+        for finding in Doctor(settings).findings():
             click.echo(_told(finding, as_json=as_json))
             code = code or finding.exit_code
     sys.exit(code)

@@ -138,7 +138,8 @@ class Intake:
     def _check_deadline(self, entry: Entry) -> None:
         if (late := self._clock.time() - entry.deadline) > 0:
             allowed = entry.deadline - entry.record.timestamp / 1000
-            raise DeadlineExceededError(f"{allowed:g} s were allowed, and {allowed + late:.1f} s were over")
+            told = f"{_duration(allowed)} were allowed, and the request was {_duration(allowed + late)} old"
+            raise DeadlineExceededError(f"{told} when its turn came")
 
     def expire(self, entries: Sequence[Entry]) -> None:
         """Fail those whose time ran out since they were read: they are not computed."""
@@ -148,6 +149,11 @@ class Intake:
                     self._check_deadline(entry)
                 except DeadlineExceededError as error:
                     entry.fail(error, Stage.PREPROCESS)
+
+
+def _duration(seconds: float) -> str:
+    """Say it in milliseconds below 10 s, as a request does; clocks are no more exact."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f}".removesuffix(".0") + " s"  # noqa: PLR2004
 
 
 def _preprocess(task: Task, entries: Sequence[Entry]) -> None:

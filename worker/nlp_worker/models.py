@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import warnings
 from dataclasses import dataclass
@@ -236,10 +237,16 @@ def _describe(spec: ModelSpec, error: Exception) -> str:
     if "transfo-xl" in first_line:
         reason = "Transformer-XL left transformers 5, and has no attention mask, so that no batch of it can be padded"
         return f"{_unusable(spec)}: {reason}: take another family"
+    if found := re.match(r"Unrecognized configuration class <class '[\w.]+\.(\w+)'> for this kind of Auto", first_line):
+        kind = str(getattr(getattr(transformers, found[1], None), "model_type", found[1]))
+        kind = f"an {kind}" if kind.startswith(("a", "e", "i", "o")) else f"a {kind}"
+        reason = f"it is {kind}, of which transformers has no model for {spec.task}"
+        return f"{_unusable(spec)}: {reason}: take a checkpoint that was trained for this task"
     if spec.checkpoint.startswith((".", "/", "~")) and not Path(spec.checkpoint).expanduser().is_dir():
         first_line = "there is no such folder"
     elif "couldn't connect" in first_line:
-        first_line = f"{first_line.rstrip('.')}; without the hub give a folder, or a filled cache by HF_HOME"
+        here = f"there is no folder {spec.checkpoint} here, and as a checkpoint of the hub: {first_line.rstrip('.')}"
+        first_line = f"{here}; without the hub give a folder, or a filled cache by HF_HOME"
     return f"checkpoint {spec.checkpoint} for {spec.task} cannot be loaded: {first_line}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -28,6 +29,9 @@ from nlp_worker.errors import SettingsError
 from nlp_worker.kafka_settings import KafkaSettings
 
 ENVIRONMENT_PREFIX: Final = "NLP_WORKER_"
+
+#: What follows it in the names that Kubernetes sets in every pod for a service `nlp-worker`.
+OF_A_SERVICE: Final = re.compile(r"SERVICE_HOST|(SERVICE_)?PORT(_.*)?")
 
 
 class ModelSpec(NamedTuple):
@@ -237,11 +241,12 @@ def load_settings(options: dict[str, Any], config: Path | None = None) -> Settin
 def unknown_environment() -> list[str]:
     """Return the environment's names that look like settings and are none.
 
-    Not an error: Kubernetes sets NLP_WORKER_SERVICE_HOST and the like for a service of that name.
+    Not an error: other programs may have such names too. Those that Kubernetes sets for a service are left out.
     """
-    names = [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]
+    names = [name.removeprefix(ENVIRONMENT_PREFIX) for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]
     known = {*Settings.model_fields, "config"}
-    return sorted(name for name in names if name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0] not in known)
+    unknown = [name for name in names if name.lower().split("__")[0] not in known and not OF_A_SERVICE.fullmatch(name)]
+    return sorted(ENVIRONMENT_PREFIX + name for name in unknown)
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from nlp_schemas import ALIASES, MAX_REQUEST_BYTES, TaskName, dead_letter_topic,
 from nlp_schemas.task import TASK_PATTERN
 from nlp_worker import connection
 from nlp_worker.errors import TopicError
+from nlp_worker.topic_problems import topic_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -91,6 +92,8 @@ class Created(NamedTuple):
     topic: str
     created: bool
     """False where it was there."""
+    partitions: int | None
+    """None where it was there and may not be seen."""
 
 
 def existing(settings: Settings, kind: Kind) -> list[str]:
@@ -147,15 +150,17 @@ def create(
     Raises:
         TopicError: one cannot be created; those before it are there.
     """
-    done = []
+    done = {}
     for task in tasks:
         for kind, name_of in NAMES.items():
             name = name_of(task, prefix)
             wanted = {"num_partitions": partitions, "configs": {**_sizes(task, kind), **(configs or {})}}
             if replicas is not None:
                 wanted["replication_factor"] = replicas
-            done.append(Created(name, _create(admin, name, wanted)))
-    return done
+            done[name] = _create(admin, name, wanted)
+    # Of one that may not be seen there are 0.
+    found = connection.count_partitions(admin, [name for name, created in done.items() if not created])
+    return [Created(name, created, found.get(name, partitions) or None) for name, created in done.items()]
 
 
 def _sizes(task: str, kind: Kind) -> dict[str, str]:
@@ -187,7 +192,7 @@ def check(admin: KafkaAdminClient, prefix: str, tasks: Sequence[str]) -> list[Pr
         for kind, name_of in NAMES.items():
             name = name_of(task, prefix)
             right = "READ" if kind is Kind.REQUESTS else "WRITE"
-            if told := connection.topic_problem(described.get(name), name, right):
+            if told := topic_problem(described.get(name), name, right):
                 problems.append(Problem(name, Verdict.ERROR, told.removeprefix(f"topic {name} ")))
                 continue
             parts = described[name]["partitions"]
@@ -212,7 +217,9 @@ def problems_of(topic: Topic) -> Iterator[Problem]:
         yield warning(f"retention.ms={retention}: what is not read within {retention / 3_600_000:g} h is deleted")
     if topic.configs.get("unclean.leader.election.enable") == "true":
         yield warning("unclean.leader.election.enable=true: acknowledged records may be lost: set false")
-    if topic.replicas < SAFE_REPLICAS:
+    if topic.replicas == 1:
+        yield warning(f"1 replica: it is lost with its broker's disk; {SAFE_REPLICAS} are safe")
+    elif topic.replicas < SAFE_REPLICAS:
         yield warning(f"{topic.replicas} replicas: it goes with the disks of as many brokers; {SAFE_REPLICAS} are safe")
     in_sync = topic.number("min.insync.replicas", 1)
     if in_sync < SAFE_IN_SYNC <= topic.replicas:

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from nlp_worker.command_options import TASK, age, connected, settings_of
 from nlp_worker.errors import ExitCode
@@ -52,7 +53,7 @@ def create(
     *, config: Path | None, tasks: list[str], partitions: int, replication_factor: int | None,
     retention: int | None, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Create the topics that are missing, with room in them for what a worker writes.
+    """Create the topics that are missing, with room in them for what a worker writes; others stay as they are.
 
     Example: nlp-worker topics create --task text-classification --partitions 12 --replication-factor 3
     """
@@ -66,9 +67,13 @@ def create(
                 admin, settings.topic_prefix, tasks,
                 partitions=partitions, replicas=replication_factor, configs=configs,
             )  # fmt: skip
+    asked = click.get_current_context().get_parameter_source("partitions") is ParameterSource.COMMANDLINE
     for each in done:
-        told = f"{'created' if each.created else 'is there:'} {each.topic}"
-        click.echo(json.dumps(each._asdict()) if as_json else told)
+        told = "created" if each.created else "is there:"
+        if asked and each.partitions not in {partitions, None}:
+            plural = "" if each.partitions == 1 else "s"
+            told = f"is there, with {each.partitions} partition{plural} and not {partitions}:"
+        click.echo(json.dumps(each._asdict()) if as_json else f"{told} {each.topic}")
 
 
 @topics.command(epilog=EXIT_CODES)

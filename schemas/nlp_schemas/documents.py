@@ -24,7 +24,8 @@ VERSION: Final = "0.1.0"
 
 DESCRIPTION: Final = (
     "Requests for natural language processing and their answers: one for every request, `ok` or `error`, which after a "
-    "failure may come again with the same `source`. Values are JSON in UTF-8. A request's key is its producer's own, and its answer has the same."
+    "failure may come again with the same `source`. Values are JSON in UTF-8. A request's key is its producer's own, "
+    "and its answer has the same."
 )
 
 #: A request of each task that is built in.

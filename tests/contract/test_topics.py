@@ -148,3 +148,10 @@ def test_tasks_are_found_by_their_topics(kafka_broker: RunningKafka) -> None:
             assert found == {f"{prefix}.{task}.{kind}": task for task in ("a-plugin-s", "fill-mask")}
         with pytest.raises(TopicError, match=r"no topic nobody\.<task>\.requests exists"):
             tasks_by_topic(client, "nobody", Kind.REQUESTS)
+
+
+def test_topics_of_a_task_that_is_not_built_in_are_made_and_that_is_told(embedded_kafka: RunningKafka) -> None:
+    """It may be a plugin's, and it may be misspelt; the answer for scripts has nothing of it."""
+    ran = topics(embedded_kafka, unique("plugin"), "create", "--task", "text-clasification", "--json")
+    assert (ran.exit_code, len(rows(ran))) == (0, 3)
+    assert "'text-clasification' is not built in: a worker needs a plugin for it; there is text-class" in ran.stderr

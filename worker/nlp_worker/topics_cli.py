@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from nlp_schemas import TaskName
 from nlp_worker.command_options import TASK, age, connected, settings_of
 from nlp_worker.errors import ExitCode
 
@@ -74,6 +75,10 @@ def create(
             plural = "" if each.partitions == 1 else "s"
             told = f"is there, with {each.partitions} partition{plural} and not {partitions}:"
         click.echo(json.dumps(each._asdict()) if as_json else f"{told} {each.topic}")
+    for task in tasks:
+        if task not in list(TaskName):
+            there = ", ".join(TaskName)
+            click.echo(f"{task!r} is not built in: a worker needs a plugin for it; there is {there}", err=True)
 
 
 @topics.command(epilog=EXIT_CODES)

@@ -101,7 +101,7 @@ class RequestHeaders(Traced):
         attributes = {"ce_id": self.ce_id, "ce_source": self.ce_source, "ce_type": self.ce_type}
         missing = [name for name, value in attributes.items() if value is None]
         if self.is_event and missing:
-            raise ValueError(f"a CloudEvent without {', '.join(missing)}: it must have ce_id, ce_source and ce_type")
+            raise ValueError(f"a CloudEvent has {' and '.join(missing)} too: add that, or leave out ce_specversion")
         return self
 
     @property

@@ -80,7 +80,10 @@ def test_an_answer_goes_where_its_request_wants_it(value: object, partition: int
         ([("kafka_replyTopic", b"")], "header kafka_replyTopic: String should have at least 1 character"),
         ([*EVENT, ("ce_specversion", b"0.3")], "header ce_specversion: Input should be '1.0'"),
         ([*EVENT, ("ce_id", b"x" * 201)], "header ce_id: String should have at most 200 characters"),
-        ([EVENT[0], EVENT[1]], "header: a CloudEvent without ce_source, ce_type: it must have ce_id, ce_source and"),
+        (
+            [EVENT[0], EVENT[1]],
+            "header: a CloudEvent has ce_source and ce_type too: add that, or leave out ce_specversion",
+        ),
         (
             [("content-type", b"application/cloudevents+json; charset=utf-8")],
             "header: content-type application/cloudevents+json; charset=utf-8: a CloudEvent is read in binary mode",

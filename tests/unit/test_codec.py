@@ -33,6 +33,8 @@ TASK = TaskName.TEXT_CLASSIFICATION
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"\xef\xbb\xbf{}", "it begins with a byte order mark"),
+        (rb'{"inputs": "\ud83d"}', r"half of a surrogate pair, such as \ud800 alone, is no text"),
+        (rb'{"inputs": "\udc4d"}', r"half of a surrogate pair, such as \ud800 alone, is no text"),
         (b'{"inputs": "a", "' + b"x" * 100_000 + b'": 1}', "xxx: unknown field"),
         (b"[]", "the record's value: Input should be an object"),
         (b"{}", "inputs: Field required"),

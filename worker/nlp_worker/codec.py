@@ -95,7 +95,9 @@ def _describe_unreadable(value: bytes, reason: str) -> str:
         return f"the record's value is not UTF-8: {error.reason} at byte {error.start}"
     if value.startswith(codecs.BOM_UTF8):
         return "the record's value is not JSON: it begins with a byte order mark, leave that out"
-    return f"the record's value is not JSON: {reason.removeprefix('Invalid JSON: ')}"
+    # Half of a surrogate pair is what JSON of other languages may have.
+    surrogate = ": half of a surrogate pair, such as \\ud800 alone, is no text" if "hex escape" in reason else ""
+    return f"the record's value is not JSON: {reason.removeprefix('Invalid JSON: ')}{surrogate}"
 
 
 def _describe_problem(problem: ErrorDetails, model: type[BaseModel]) -> str:

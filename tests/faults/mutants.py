@@ -99,7 +99,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an eager assignor: what was in flight when a partition went is not fetched when it comes back",
-        "consumer.py",
+        "kafka_clients.py",
         "cooperative_sticky import CooperativeStickyAssignor\n",
         "range import RangePartitionAssignor as CooperativeStickyAssignor\n",
         "faults/test_rebalances.py::test_a_storm_of_rebalances[dynamic-at-least-once]",

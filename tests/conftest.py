@@ -11,6 +11,8 @@ import pytest
 import structlog
 
 from apache_kafka import LIBS, RunningKafka, apache_kafka, is_expected, why_not
+from nlp_schemas import REQUESTS, RESULTS
+from nlp_worker import plugins
 from nlp_worker.broker import EmbeddedBroker
 
 # Before any Hugging Face library is imported: a test that reached for the hub would be a test of the network.
@@ -83,6 +85,19 @@ def kafka_broker(request: pytest.FixtureRequest) -> RunningKafka:
     """Both brokers, one after the other: the same test runs on each."""
     broker: RunningKafka = request.getfixturevalue("embedded_kafka" if request.param == "embedded" else "real_kafka")
     return broker
+
+
+@pytest.fixture
+def plugins_end_here() -> Iterator[None]:
+    """What a plugin adds is gone behind the test: others look at all tasks that there are."""
+    from nlp_worker.models import SERVED  # noqa: PLC0415 - imports torch, which most tests do without
+
+    registries: list[dict[Any, Any]] = [REQUESTS, RESULTS, SERVED, plugins._loaded]
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, kept in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(kept)
 
 
 @pytest.fixture(scope="session")

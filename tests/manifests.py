@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
 import jsonschema
-import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / "deploy" / "kubernetes"
@@ -20,16 +17,6 @@ PAGE: Final = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
 SCHEMAS: Final = json.loads((ROOT / "tests" / "kubernetes" / "schemas.json").read_text(encoding="utf-8"))
 
 Document = dict[str, Any]
-
-
-def kubectl() -> str:
-    """Return the path of kubectl; a test that asks is skipped where there is none. REQUIRE_KUBECTL=1: or fails."""
-    found = shutil.which("kubectl")
-    if found is None:
-        if os.environ.get("REQUIRE_KUBECTL") == "1":
-            pytest.fail("no kubectl")
-        pytest.skip("no kubectl")
-    return found
 
 
 def fence(language: str) -> str:

@@ -33,6 +33,13 @@ ALIASES: Final[Mapping[str, TaskName]] = {
 TASK_PATTERN: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
+#: The names of the tasks that are built in: Python 3.11 has no ``in`` for an enumeration's values.
+BUILT_IN: Final = frozenset(map(str, TaskName))
+
+#: Which tasks there are, in words.
+THERE_IS: Final = f"there is {', '.join([*TaskName, *ALIASES])}, and what a plugin adds"
+
+
 def own_name(name: Any) -> Any:
     """Return the own name of a task that is given by an alias; anything else as it is."""
     return ALIASES.get(name, name) if isinstance(name, str) else name
@@ -52,7 +59,7 @@ def task_name(name: str) -> str:
 
 def no_task(name: str) -> str:
     """Say that there is no task of the name, and which there are."""
-    return f"{name!r} is no task: there is {', '.join([*TaskName, *ALIASES])}, and what a plugin adds"
+    return f"{name!r} is no task: {THERE_IS}"
 
 
 DEFAULT_PREFIX: Final = "nlp"

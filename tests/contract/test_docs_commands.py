@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
+from documents import DOCUMENTS, ROOT
 from nlp_worker.client import RequestFailedError
 from processes import PATIENCE, TASK
 from served import Served
@@ -31,11 +32,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
-ROOT: Final = Path(__file__).parents[2]
-DOCUMENTS: Final = [
-    *filter(Path.exists, (ROOT / "README.md", ROOT / "CONTRIBUTING.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-]
 FENCE: Final = re.compile(r"^```(sh|console)\b(.*)\n((?s:.*?))^```$", re.MULTILINE)
 
 #: What is never there, and what a command begins with that needs it.

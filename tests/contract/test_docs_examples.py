@@ -6,11 +6,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from documents import DOCUMENTS
 from processes import PATIENCE
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(2 * PATIENCE)
 
-ROOT: Final = Path(__file__).parents[2]
 FENCE: Final = re.compile(r"^```python( hub)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 EXAMPLES: Final = [
@@ -27,8 +26,7 @@ EXAMPLES: Final = [
         id=f"{document.name}-{number}",
         marks=[pytest.mark.skip(reason=f"{document.name} needs the hub")] * bool(hub),
     )
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
-    if document.exists()
+    for document in DOCUMENTS
     for number, (hub, code) in enumerate(FENCE.findall(document.read_text(encoding="utf-8")))
 ]
 

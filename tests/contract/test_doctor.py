@@ -11,8 +11,6 @@ import pytest
 from click.testing import CliRunner
 
 from clients import producer
-from nlp_schemas import REQUESTS, RESULTS
-from nlp_worker import plugins
 from nlp_worker.cli import main
 from nlp_worker.doctor import NO_MODEL
 from nlp_worker.errors import ExitCode
@@ -129,11 +127,9 @@ def test_a_plugin_that_cannot_be_used_is_an_error(
     ]
 
 
-def test_a_plugin_is_named_with_its_task(embedded_kafka: RunningKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("plugins_end_here")
+def test_a_plugin_is_named_with_its_task(embedded_kafka: RunningKafka) -> None:
     """Without a checkpoint too: which task it adds is what --model needs."""
-    for registry in REQUESTS, RESULTS, plugins._files:  # others look at all tasks that there are
-        monkeypatch.setitem(registry, "sentence-similarity", None)
-        monkeypatch.delitem(registry, "sentence-similarity")
     file = Path(__file__).parents[2] / "examples" / "sentence_similarity.py"
     with Topics(embedded_kafka, 1) as topics:
         code, found = doctor(topics, "--plugin", str(file))

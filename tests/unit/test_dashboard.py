@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +13,7 @@ import pytest
 import yaml
 
 from nlp_worker.metrics import REGISTRY
+from tools import tool
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 FILE: Final = DEPLOY / "grafana" / "dashboard.json"
@@ -161,15 +160,11 @@ def test_prometheus_scrapes_the_job_as_often_as_grafana_is_told() -> None:
 
 def test_prometheus_s_own_tool_reads_every_expression(tmp_path: Path) -> None:
     """And its configuration; skipped where there is no promtool (Debian's package `prometheus`)."""
-    tool = shutil.which("promtool")
-    if tool is None:
-        if os.environ.get("REQUIRE_PROMTOOL") == "1":
-            pytest.fail("no promtool")
-        pytest.skip("no promtool")
+    promtool = tool("promtool")
     every = [text for panel in PANELS for text in expressions(panel)]
     rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(every)]
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8")
     for command in (["check", "rules", str(file)], ["check", "config", str(DEPLOY / "prometheus" / "prometheus.yaml")]):
-        ran = subprocess.run([tool, *command], capture_output=True, text=True, check=False)
+        ran = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-ROOT: Final = Path(__file__).parents[2]
-DOCUMENTS: Final = [
-    *filter(Path.exists, (ROOT / "README.md", ROOT / "CONTRIBUTING.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+from documents import DOCUMENTS, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 FENCE: Final = re.compile(r"^```(\S*).*?^```$", re.DOTALL | re.MULTILINE)
 HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from kafka import KafkaConsumer
 
-from manifests import FOLDER, PAGE, ROOT, check_all, container_of, fence, kubectl, one, pod_of
+from manifests import FOLDER, PAGE, ROOT, check_all, container_of, fence, one, pod_of
 from nlp_schemas import requests_topic
 from nlp_worker.cli import CLOSE_SECONDS
 from nlp_worker.connection import client_settings
@@ -25,6 +25,7 @@ from nlp_worker.metrics import REGISTRY
 from nlp_worker.probes import Health, serve
 from nlp_worker.settings import Settings, load_settings, unknown_environment
 from nlp_worker.topics_cli import create
+from tools import tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ SCALED: Final = [case for case in WORKERS if "keda" in case]
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Return what gives the objects of a case, as `kubectl apply -k` would send them; skipped without kubectl."""
-    tool = kubectl()
+    kubectl = tool("kubectl")
     folder = tmp_path_factory.mktemp("deploy") / "kubernetes"
     shutil.copytree(FOLDER, folder)
     (folder / OWN).mkdir()
@@ -74,7 +75,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
                 built.mkdir(exist_ok=True)
                 overlay = {"resources": [f"../{resource}"], "components": [f"../{each}" for each in components]}
                 (built / "kustomization.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
-            ran = subprocess.run([tool, "kustomize", built], capture_output=True, text=True, check=False)
+            ran = subprocess.run([kubectl, "kustomize", built], capture_output=True, text=True, check=False)
             assert (ran.returncode, ran.stderr) == (0, "")
             known[case] = list(yaml.safe_load_all(ran.stdout))
         return known[case]

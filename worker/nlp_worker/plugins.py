@@ -21,7 +21,8 @@ NAME: Final = "TASK"
 ATTRIBUTES: Final = ("name", "request", "result", "model_class", "unread_weights", "max_batch_tokens")
 STEPS: Final = ("preprocess", "collate", "forward", "postprocess", "warm_up_rows")
 
-_files: Final[dict[str, Path]] = {}
+#: What is loaded, by its file: `doctor` asks for each twice.
+_loaded: Final[dict[Path, TaskClass]] = {}
 
 
 def load_plugin(file: str) -> TaskClass:
@@ -31,12 +32,13 @@ def load_plugin(file: str) -> TaskClass:
         SettingsError: it adds no task; the message says what is wrong with it.
     """
     path = Path(file).expanduser().resolve()
+    if path in _loaded:
+        return _loaded[path]
     task = _found(path)
-    # Of the same file it is no other task: `doctor` and `run` may both have loaded it in one process.
-    if task.name in REQUESTS and _files.get(task.name) != path:
+    if task.name in REQUESTS:
         raise SettingsError(f"plugin {path}: there is a task {task.name!r} already")
-    _files[task.name] = path
     REQUESTS[task.name], RESULTS[task.name] = task.request, task.result
+    _loaded[path] = task
     return task
 
 

@@ -22,9 +22,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from nlp_schemas import DEFAULT_PREFIX, TaskName
+from nlp_schemas import DEFAULT_PREFIX
 from nlp_schemas.generation import MAX_NEW_TOKENS
-from nlp_schemas.task import no_task, task_name
+from nlp_schemas.task import BUILT_IN, no_task, task_name
 from nlp_worker.errors import SettingsError
 from nlp_worker.kafka_settings import KafkaSettings
 
@@ -198,7 +198,7 @@ class Settings(BaseSettings):
     def _check_models(self) -> Settings:
         names = [(spec.task, spec.name) for spec in self.models]
         for task, name in names:
-            if task not in list(TaskName) and not self.plugin:
+            if task not in BUILT_IN and not self.plugin:
                 raise ValueError(f"model: {no_task(task)}")
             if names.count((task, name)) > 1:
                 raise ValueError(f"model: {name!r} is served twice for {task}: name one with NAME:{task}=CHECKPOINT")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kafka import errors as kafka_errors
 
-from nlp_schemas import ALIASES, DEFAULT_PREFIX, TaskName
-from nlp_schemas.task import TASK_PATTERN
+from nlp_schemas import DEFAULT_PREFIX
+from nlp_schemas.task import BUILT_IN, TASK_PATTERN, THERE_IS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,11 +27,13 @@ def topic_problems(described: Mapping[str, Mapping[str, Any]], wanted: Iterable[
     problems = []
     remedies: set[str] = set()
     for name, operation in wanted:
-        if problem := topic_problem(described.get(name), name, operation):
-            remedy = _how_to_create(name)
-            problems.append(problem.removesuffix(f": {remedy}") if remedy in remedies else problem)
-            remedies |= {remedy} if problem.endswith(remedy) else set()
-    return problems
+        problem = topic_problem(described.get(name), name, operation)
+        remedy = f": {_how_to_create(name)}"
+        if problem is not None and problem.endswith(remedy):
+            problem = problem.removesuffix(remedy) if remedy in remedies else problem
+            remedies.add(remedy)
+        problems.append(problem)
+    return list(filter(None, problems))
 
 
 def topic_problem(topic: Mapping[str, Any] | None, name: str, operation: str) -> str | None:
@@ -58,7 +60,6 @@ def _how_to_create(name: str) -> str:
     command = f"nlp-worker topics create --task {task}"
     if prefix != DEFAULT_PREFIX:
         command = f"{command} --topic-prefix {prefix}"
-    if task in list(TaskName):
+    if task in BUILT_IN:
         return command
-    there = ", ".join([*TaskName, *ALIASES])
-    return f"{command}, or is the task misspelt? There is {there}, and what a plugin adds"
+    return f"{command}, or is the task misspelt? {THERE_IS.capitalize()}"

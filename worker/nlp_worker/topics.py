@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from kafka import errors as kafka_errors
 
 from nlp_schemas import ALIASES, MAX_REQUEST_BYTES, TaskName, dead_letter_topic, requests_topic, results_topic
-from nlp_schemas.task import TASK_PATTERN
+from nlp_schemas.task import BUILT_IN, TASK_PATTERN
 from nlp_worker import connection
 from nlp_worker.errors import TopicError
 from nlp_worker.topic_problems import topic_problem
@@ -120,7 +120,7 @@ def tasks_by_topic(admin: KafkaAdminClient, prefix: str, kind: Kind) -> dict[str
     def is_task(name: str) -> bool:
         # Other topics may have such names too: what has all three topics is a plugin's task.
         whole = seen.issuperset(topic(name, prefix) for topic in NAMES.values())
-        return name in list(TaskName) or (whole and name not in ALIASES)
+        return name in BUILT_IN or (whole and name not in ALIASES)
 
     found = {topic: task for topic, task in tasks.items() if is_task(task)}
     if not found:

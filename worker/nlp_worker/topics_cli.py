@@ -11,12 +11,12 @@ import click
 from click.core import ParameterSource
 
 from nlp_schemas import TaskName
+from nlp_schemas.task import BUILT_IN
 from nlp_worker.command_options import TASK, age, connected, settings_of
 from nlp_worker.errors import ExitCode
 
 if TYPE_CHECKING:
     from pathlib import Path
-
 
 EXIT_CODES: Final = (
     "Exit codes: 0 done, warnings included · 2 usage or settings · 3 broker unreachable · 4 a topic is missing, not "
@@ -76,7 +76,7 @@ def create(
             told = f"is there, with {each.partitions} partition{plural} and not {partitions}:"
         click.echo(json.dumps(each._asdict()) if as_json else f"{told} {each.topic}")
     for task in tasks:
-        if task not in list(TaskName):
+        if task not in BUILT_IN:
             there = ", ".join(TaskName)
             click.echo(f"{task!r} is not built in: a worker needs a plugin for it; there is {there}", err=True)
 

@@ -91,8 +91,7 @@ class Shell:
             commands: Of one block.
             until: They are stopped with Ctrl-C after the first line that has this; without it they end by themselves.
         """
-        # Where the tests run in the background of a shell, SIGINT is ignored, and that is inherited.
-        shell = ["/usr/bin/env", "--default-signal=INT", "bash", "-euo", "pipefail", "-c", commands]
+        shell = ["bash", "-euo", "pipefail", "-c", commands]
         with subprocess.Popen(
             shell,
             cwd=self._folder,

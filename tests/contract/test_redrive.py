@@ -197,9 +197,7 @@ def test_an_interrupted_redrive_says_where_to_go_on(embedded_kafka: RunningKafka
     topics = DeadTopics(embedded_kafka)
     topics.send(*(topics.letter(value=b"%d" % number) for number in range(20)))
     options = ["--bootstrap-servers", embedded_kafka.bootstrap_servers, "--topic-prefix", topics.prefix]
-    # Where the tests run in the background of a shell, SIGINT is ignored, and that is inherited.
-    obeying = ["/usr/bin/env", "--default-signal=INT", sys.executable, "-m", "nlp_worker"]
-    command = [*obeying, "dead-letters", "redrive", "--yes", "--rate", "1", *options]
+    command = [sys.executable, "-m", "nlp_worker", "dead-letters", "redrive", "--yes", "--rate", "1", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: topics.count() > 0)
         process.send_signal(signal.SIGINT)

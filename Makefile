@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/nlp-worker demo --models $(or $(MODELS),miniature) $(if $(TASK),--task $(TASK))
 
-# lint first; then, in two processes, what takes ten minutes of two cores: on a real Apache Kafka too where Java and Maven
+# lint first; then, in two processes, what takes nine minutes of two cores: on a real Apache Kafka too where Java and Maven
 # are (REQUIRE_KAFKA=1: or else fail), of each architecture the first family of every test, and no long matrix of faults.
 # worksteal: tests of a file stay together, as they share checkpoints and brokers, until one process has nothing left.
 test: lint

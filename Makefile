@@ -13,7 +13,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nlp-worker needs Python 3.11 or newer: set PYTHON=")'
 	@echo "installing into .venv: about 5.5 GB, most of it torch, which takes some minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[inference,tracing,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[inference,tracing,train,dev]'
 	touch $@
 
 # MODELS=hub answers with a checkpoint from the hub instead of the miniature one that the demo trains. TASK=fill-mask, say,

@@ -114,7 +114,7 @@ def test_a_broker_that_no_longer_answers_ends_the_reading(monkeypatch: pytest.Mo
         letters = reader.letters(ranges)
         assert next(letters).position == (topics.dead, 0, 0)
         monkeypatch.setitem(api.APIS, key, fetch._replace(handle=never))
-        monkeypatch.setattr("nlp_worker.dead_letters.ANSWER_SECONDS", 1.0)
+        monkeypatch.setattr("nlp_worker.record_ranges.ANSWER_SECONDS", 1.0)
         with pytest.raises(BrokerError, match=f"the broker did not send {topics.dead}-1-0 for 1 s"):
             next(letters)
 

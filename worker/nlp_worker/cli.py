@@ -22,11 +22,13 @@ from nlp_worker.command_options import every_setting, leave
 from nlp_worker.dead_letters_cli import dead_letters
 from nlp_worker.doctor_cli import doctor
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
+from nlp_worker.evaluate_cli import evaluate
 from nlp_worker.lag_cli import lag
 from nlp_worker.settings import Settings, load_settings, unknown_environment
 from nlp_worker.submit_cli import submit
 from nlp_worker.tail_cli import tail
 from nlp_worker.topics_cli import topics
+from nlp_worker.train_cli import train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -241,5 +243,5 @@ def demo(models: str, task: str | None, folder: Path) -> None:
     leave(0 if run_demo(models, folder, tasks) else 1)
 
 
-for command in (submit, tail, lag, topics, dead_letters, doctor):
+for command in (submit, tail, lag, topics, dead_letters, doctor, train, evaluate):
     main.add_command(command)

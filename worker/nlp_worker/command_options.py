@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -54,6 +55,20 @@ def moment(_context: click.Context, _parameter: click.Parameter, text: str | Non
 
 def _codes(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[ErrorCode]:
     return frozenset(map(ErrorCode, names))
+
+
+def parameters_of(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """Read NAME=VALUE of each, where VALUE is JSON or else a text."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from nlp_worker.dead_letters import Letter, Position, Reader, Topic
+    from nlp_worker.dead_letters import Letter, Reader, Topic
+    from nlp_worker.record_ranges import Position
     from nlp_worker.redrive import Redriven, Skip
     from nlp_worker.settings import Settings
 
@@ -56,7 +57,7 @@ def _reader(settings: Settings, task: str | None) -> Iterator[tuple[Reader, list
 
 
 def _position(text: str, settings: Settings, task: str | None) -> Position:
-    from nlp_worker.dead_letters import Position  # noqa: PLC0415 - as above
+    from nlp_worker.record_ranges import Position  # noqa: PLC0415 - as above
 
     return Position.parse(text, None if task is None else dead_letter_topic(task, settings.topic_prefix))
 

@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 import tokenizers
@@ -32,7 +32,7 @@ from nlp_worker.tasks.translation import TranslationTask
 from nlp_worker.tasks.zero_shot_classification import ZeroShotClassification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from nlp_worker.settings import ModelSpec, Settings
     from nlp_worker.tasks.base import Task, TaskClass
@@ -171,40 +171,102 @@ def _dtype(name: str, device: torch.device, own: torch.dtype | None) -> torch.dt
 
 def _load(spec: ModelSpec, task_class: TaskClass, device: torch.device, settings: Settings) -> Checkpoint:
     began = time.monotonic()
-    path = str(Path(spec.checkpoint).expanduser()) if Path(spec.checkpoint).expanduser().is_dir() else spec.checkpoint
-    arguments: dict[str, Any] = {"revision": spec.revision, "trust_remote_code": False}
-    try:
-        config = transformers.AutoConfig.from_pretrained(path, **arguments)
-        # The commit that the revision means now, so that a branch that moves meanwhile does not mix two checkpoints.
-        arguments["revision"] = commit = getattr(config, "_commit_hash", None) or spec.revision
-        dtype = _dtype(settings.dtype, device, getattr(config, "dtype", None))
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **arguments)
-        _restore_normalizer(tokenizer, path, arguments["revision"])
-        model, loading = task_class.model_class.from_pretrained(
-            path, config=config, use_safetensors=True, dtype=dtype, output_loading_info=True, **arguments
-        )
-        model.eval().to(device)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        raise CheckpointError(_describe(spec, error)) from error
+    parts = read(spec, task_class.model_class, lambda own: _dtype(settings.dtype, device, own))
     unread = task_class.unread_weights
-    if missing := sorted(key for key in loading["missing_keys"] if unread is None or not key.startswith(unread)):
+    if missing := [key for key in parts.missing if unread is None or not key.startswith(unread)]:
         # transformers fills them with random numbers and a warning; the answers would look like answers.
         reason = f"it has no weights for {', '.join(missing[:3])}: it was not trained for this task"
         raise CheckpointError(f"{_unusable(spec)}: {reason}")
-    revision = _content_hash(Path(path)) if Path(path).is_dir() else str(commit)
+    try:
+        parts.model.eval().to(device)
+    except RuntimeError as error:
+        raise CheckpointError(_describe(spec, error)) from error
     log.info(
         "checkpoint_loaded",
         task=spec.task,
         model=spec.name,
         checkpoint=spec.checkpoint,
-        revision=revision,
+        revision=parts.revision,
         device=str(device),
-        dtype=str(dtype),
+        dtype=str(parts.model.dtype),
         seconds=round(time.monotonic() - began, 1),
     )
-    model_info = Model(name=spec.name, checkpoint=spec.checkpoint, revision=revision)
+    model_info = Model(name=spec.name, checkpoint=spec.checkpoint, revision=parts.revision)
     packing = settings.packing == "auto"
-    return Checkpoint(model_info, tokenizer, model, packing=packing, max_new_tokens=settings.max_new_tokens)
+    return Checkpoint(model_info, parts.tokenizer, parts.model, packing=packing, max_new_tokens=settings.max_new_tokens)
+
+
+class Parts(NamedTuple):
+    """What a checkpoint is read into, on the CPU."""
+
+    tokenizer: Any
+    model: Any
+    missing: list[str]
+    """Names of the weights that the checkpoint does not have, which are random numbers now."""
+    revision: str
+    """The hub's full commit, or a hash of a folder's weights."""
+
+
+def read(
+    spec: ModelSpec,
+    model_class: Any,
+    dtype: Callable[[torch.dtype | None], torch.dtype],
+    adapt: Callable[[Any], None] = lambda _: None,
+    **options: Any,
+) -> Parts:
+    """Read a checkpoint's tokenizer and model.
+
+    Args:
+        spec: Which.
+        model_class: Of transformers.
+        dtype: Tells by the weights' own, as the configuration has it, what they become.
+        adapt: May change the configuration before the model is made by it.
+        options: More of ``from_pretrained``.
+
+    Raises:
+        CheckpointError: it cannot be loaded; the message says why.
+    """
+    config = read_config(spec)
+    path = _path(spec)
+    arguments: dict[str, Any] = {"trust_remote_code": False}
+    try:
+        # The commit that the revision means now, so that a branch that moves meanwhile does not mix two checkpoints.
+        arguments["revision"] = commit = getattr(config, "_commit_hash", None) or spec.revision
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **arguments)
+        _restore_normalizer(tokenizer, path, arguments["revision"])
+        own = getattr(config, "dtype", None)
+        adapt(config)
+        model, loading = model_class.from_pretrained(
+            path,
+            config=config,
+            use_safetensors=True,
+            dtype=dtype(own),
+            output_loading_info=True,
+            **arguments,
+            **options,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise CheckpointError(_describe(spec, error)) from error
+    revision = content_hash(Path(path)) if Path(path).is_dir() else str(commit)
+    return Parts(tokenizer, model, sorted(loading["missing_keys"]), revision)
+
+
+def read_config(spec: ModelSpec) -> Any:
+    """Read a checkpoint's configuration alone.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return transformers.AutoConfig.from_pretrained(_path(spec), revision=spec.revision, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise CheckpointError(_describe(spec, error)) from error
+
+
+def _path(spec: ModelSpec) -> str:
+    """Return what transformers takes for a checkpoint: a folder's path, or a hub id."""
+    folder = Path(spec.checkpoint).expanduser()
+    return str(folder) if folder.is_dir() else spec.checkpoint
 
 
 def _restore_normalizer(tokenizer: Any, path: str, revision: str | None) -> None:
@@ -250,7 +312,12 @@ def _describe(spec: ModelSpec, error: Exception) -> str:
     return f"checkpoint {spec.checkpoint} for {spec.task} cannot be loaded: {first_line}"
 
 
-def _content_hash(folder: Path) -> str:
+def labels_of(config: Any) -> list[str]:
+    """Return the labels that a checkpoint of this configuration gives, in the order of their numbers."""
+    return [str(config.id2label[number]) for number in range(config.num_labels)]
+
+
+def content_hash(folder: Path) -> str:
     """Hash a folder's weights, so that an answer says which it came from."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 import os
 import stat
@@ -18,7 +17,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from nlp_worker.command_options import TASK, connected, leave, settings_of
+from nlp_worker.command_options import TASK, connected, leave, parameters_of, settings_of
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 
 if TYPE_CHECKING:
@@ -44,19 +43,6 @@ EXIT_CODES: Final = (
 )
 
 
-def _parameters(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise click.BadParameter(f"{text!r} is not of the form NAME=VALUE")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found
-
-
 @click.command(epilog=EXIT_CODES)
 @connected
 @click.argument("task", type=TASK, metavar="TASK")
@@ -65,7 +51,7 @@ def _parameters(_context: click.Context, _parameter: click.Parameter, texts: tup
               help='text: a line is a text. json: a line is a request, such as {"inputs": "..."}. auto: json if the '
                    "first line is one.")  # fmt: skip
 @click.option("--model", help="The checkpoint to ask, by its served name; else the first of the task.")
-@click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE", callback=_parameters,
+@click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE", callback=parameters_of,
               help="Of the task, for each line; VALUE is JSON, or else a text. May repeat.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False),
               help="A new file for the answers, instead of standard output.")  # fmt: skip

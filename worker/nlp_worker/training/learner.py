@@ -1,0 +1,125 @@
+"""A checkpoint that learns: its model with the head that the labels need, and the worker's own task on it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+import torch
+import transformers
+
+from nlp_schemas import Model, TaskName
+from nlp_worker import models
+from nlp_worker.errors import CheckpointError
+from nlp_worker.settings import ModelSpec, Settings
+from nlp_worker.training.features import collator, features
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from nlp_worker.tasks.base import Task
+    from nlp_worker.training.examples import Example
+    from nlp_worker.training.features import Features
+
+log = structlog.get_logger()
+
+#: Weights that a base may lack beside its head: masked language models have no pooler.
+NEW_WEIGHTS: Final = "pooler"
+
+#: Under this name answers have it while it learns.
+NAME: Final = "learner"
+
+
+class Learner:
+    """A tokenizer, a model, and the task that serves them.
+
+    Args:
+        spec: The checkpoint to begin with.
+        labels: That the model is to give, in the order of their numbers; none where it writes texts, or points at them.
+        max_length: Most tokens of a row that is learned from; None is the model's.
+        seed: Of the new head's weights.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or cannot learn the task.
+    """
+
+    def __init__(self, spec: ModelSpec, labels: Sequence[str], max_length: int | None, seed: int) -> None:
+        transformers.set_seed(seed)
+        task_class = models.SERVED[spec.task]
+        parts = models.read(
+            spec,
+            task_class.model_class,
+            lambda _: torch.float32,
+            lambda config: _label(config, labels),
+            # Of a head for other labels, which is made anew.
+            ignore_mismatched_sizes=bool(labels),
+        )
+        self.tokenizer, self.model, self.revision = parts.tokenizer, parts.model, parts.revision
+        if lacking := [key for key in parts.missing if not self._may_be_new(key)]:
+            raise CheckpointError(f"checkpoint {spec.checkpoint} has no weights for {', '.join(lacking[:3])}")
+        if spec.task == TaskName.TOKEN_CLASSIFICATION and not self.tokenizer.is_fast:
+            problem = f"checkpoint {spec.checkpoint} cannot point into a text"
+            raise CheckpointError(f"{problem}: training tokens needs a fast tokenizer, one with a tokenizer.json")
+        if self.tokenizer.pad_token_id is None:
+            # Decoders have none, and take any where the mask says that it is padding.
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+            self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        #: The labels in the order of the model's numbers, which are the base's own where it knows them all.
+        self.labels = models.labels_of(self.model.config) if labels else []
+        # A task takes the model's own parameters for generation away: they are put back where it is saved.
+        self._generation = copy.deepcopy(getattr(self.model, "generation_config", None))
+        self._info = Model(name=NAME, checkpoint=spec.checkpoint, revision=self.revision)
+        self._reads = self._task(task_class, max_length)
+        #: As it will be served.
+        self.task: Task = self._task(task_class, None)
+
+    def _may_be_new(self, weight: str) -> bool:
+        """Whether a base may lack a weight: of a new head, and of none that writes."""
+        body = f"{self.model.base_model_prefix}."
+        return not self.model.can_generate() and (not weight.startswith(body) or NEW_WEIGHTS in weight)
+
+    def _task(self, task_class: Any, max_length: int | None) -> Task:
+        longest = self.tokenizer.model_max_length
+        self.tokenizer.model_max_length = min(max_length or longest, longest)
+        try:
+            checkpoint = models.Checkpoint(
+                self._info, self.tokenizer, self.model, packing=False,
+                max_new_tokens=Settings.model_fields["max_new_tokens"].default,
+            )  # fmt: skip
+            task: Task = task_class(checkpoint)
+        finally:
+            self.tokenizer.model_max_length = longest
+        return task
+
+    def features(self, examples: Sequence[Example], parameters: Mapping[str, Any]) -> Features:
+        """Return what the model learns from examples."""
+        return features(self._reads, self.tokenizer, self.model, examples, parameters)
+
+    def collator(self) -> Any:
+        return collator(self.task, self.tokenizer, self.model)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint that a worker serves."""
+        now = self.model.generation_config if self._generation is not None else None
+        if self._generation is not None:
+            self.model.generation_config = self._generation
+        try:
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        finally:
+            if now is not None:
+                self.model.generation_config = now
+
+
+def _label(config: Any, labels: Sequence[str]) -> None:
+    """Let the model give these labels; a base that gives them already keeps its own, in its order."""
+    if not labels:
+        return
+    trained = any("Classification" in name for name in getattr(config, "architectures", None) or ())
+    if trained and set(labels) <= set(config.label2id or {}):
+        return
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+    config.problem_type = "single_label_classification"

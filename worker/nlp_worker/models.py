@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
@@ -32,7 +33,7 @@ from nlp_worker.tasks.translation import TranslationTask
 from nlp_worker.tasks.zero_shot_classification import ZeroShotClassification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from nlp_worker.settings import ModelSpec, Settings
     from nlp_worker.tasks.base import Task, TaskClass
@@ -98,9 +99,7 @@ def load(settings: Settings) -> dict[str, dict[str, Task]]:
         log.info("loading", model=spec.name, task=spec.task, number=number, of=len(specs))
         if (task_class := SERVED.get(spec.task)) is None:
             raise SettingsError(f"model: no plugin adds {spec.task}; there is {', '.join(SERVED)}")
-        with warnings.catch_warnings():
-            # Marian's tokenizer, and every copy of it, recommends sacremoses, which it then uses for nothing.
-            warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+        with unadvised():
             checkpoint = _load(spec, task_class, device, settings)
             try:
                 task = task_class(checkpoint)
@@ -111,6 +110,14 @@ def load(settings: Settings) -> dict[str, dict[str, Task]]:
                 raise CheckpointError(f"{_unusable(spec)}: {type(error).__name__}: {error}") from error
         tasks.setdefault(spec.task, {})[spec.name] = task
     return tasks
+
+
+@contextlib.contextmanager
+def unadvised() -> Iterator[None]:
+    """Do without advice: Marian's tokenizer, and every copy of it, wants sacremoses, which it then uses for nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+        yield
 
 
 def cache_tokens(settings: Settings) -> int:

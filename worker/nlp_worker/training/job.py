@@ -10,10 +10,11 @@ import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from nlp_worker.training.features import IGNORED
 from nlp_worker.training.history import Epoch, History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from nlp_worker.training.learner import Learner
@@ -97,6 +98,15 @@ class Job:
         if step:
             self.history.load(self.state(step) / HISTORY)
         return step
+
+
+def counted(batch: Mapping[str, Any]) -> torch.Tensor:
+    """Return what the mean of a batch's loss is taken over: tokens with a label, else rows; a float."""
+    labels = batch.get("labels")
+    if labels is None:
+        return torch.tensor(float(len(batch["input_ids"])), device=batch["input_ids"].device)
+    found: torch.Tensor = (labels != IGNORED).sum()
+    return found.float()
 
 
 class GroupedByLength(Sampler[int]):

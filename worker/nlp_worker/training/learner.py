@@ -48,14 +48,15 @@ class Learner:
     def __init__(self, spec: ModelSpec, labels: Sequence[str], max_length: int | None, seed: int) -> None:
         transformers.set_seed(seed)
         task_class = models.SERVED[spec.task]
-        parts = models.read(
-            spec,
-            task_class.model_class,
-            lambda _: torch.float32,
-            lambda config: _label(config, labels),
-            # Of a head for other labels, which is made anew.
-            ignore_mismatched_sizes=bool(labels),
-        )
+        with models.unadvised():
+            parts = models.read(
+                spec,
+                task_class.model_class,
+                lambda _: torch.float32,
+                lambda config: _label(config, labels),
+                # Of a head for other labels, which is made anew.
+                ignore_mismatched_sizes=bool(labels),
+            )
         self.tokenizer, self.model, self.revision = parts.tokenizer, parts.model, parts.revision
         if lacking := [key for key in parts.missing if not self._may_be_new(key)]:
             raise CheckpointError(f"checkpoint {spec.checkpoint} has no weights for {', '.join(lacking[:3])}")
@@ -88,7 +89,8 @@ class Learner:
                 self._info, self.tokenizer, self.model, packing=False,
                 max_new_tokens=Settings.model_fields["max_new_tokens"].default,
             )  # fmt: skip
-            task: Task = task_class(checkpoint)
+            with models.unadvised():
+                task: Task = task_class(checkpoint)
         finally:
             self.tokenizer.model_max_length = longest
         return task

@@ -13,8 +13,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import get_parameter_names
 
-from nlp_worker.training.features import IGNORED
-from nlp_worker.training.job import GRADIENT_NORM, LOSS_STEPS
+from nlp_worker.training.job import GRADIENT_NORM, LOSS_STEPS, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,8 +53,7 @@ def train(job: Job, *, resume: bool) -> None:
     while step < steps and not (history.epochs and history.exhausted):
         epoch, done = divmod(step, steps_of_epoch)
         rows.set_epoch(epoch)
-        left = accelerator.skip_first_batches(rows, done * settings.accumulate) if done else rows
-        for batches in _chunks(left, settings.accumulate):
+        for batches in _batches(accelerator, rows, settings.accumulate, done):
             losses.append(_step(accelerator, model, batches))
             optimizer.step()
             schedule.step()
@@ -75,7 +73,7 @@ def train(job: Job, *, resume: bool) -> None:
 def _step(accelerator: Accelerator, model: Any, batches: Sequence[Batch]) -> torch.Tensor:
     """Add up the gradients of batches, each row or token with the same weight; return their loss."""
     model.train()
-    counts = [_count(batch) for batch in batches]
+    counts = [counted(batch) for batch in batches]
     whole = accelerator.reduce(sum(counts), "mean")
     total: torch.Tensor = torch.zeros((), device=accelerator.device)
     for number, (batch, count) in enumerate(zip(batches, counts, strict=True), 1):
@@ -89,19 +87,15 @@ def _step(accelerator: Accelerator, model: Any, batches: Sequence[Batch]) -> tor
     return total
 
 
-def _count(batch: Batch) -> torch.Tensor:
-    """Return what the mean of a batch's loss is taken over: tokens with a label, else rows."""
-    labels = batch.get("labels")
-    if labels is None:
-        return torch.tensor(float(len(batch["input_ids"])), device=batch["input_ids"].device)
-    counted: torch.Tensor = (labels != IGNORED).sum()
-    return counted.float()
-
-
-def _chunks(rows: Any, size: int) -> Iterator[list[Batch]]:
-    batches = iter(rows)
-    while chunk := list(itertools.islice(batches, size)):
+def _batches(accelerator: Accelerator, rows: Any, size: int, done: int) -> Iterator[list[Batch]]:
+    """Give the batches of each step of an epoch but the first ones, which are done."""
+    batches = iter(accelerator.skip_first_batches(rows, done * size) if done else rows)
+    # A DataLoader draws a number when it begins. The run that is gone on with had drawn it before its state was kept.
+    with torch.random.fork_rng(range(torch.cuda.device_count()), enabled=bool(done)):
+        chunk = list(itertools.islice(batches, size))
+    while chunk:
         yield chunk
+        chunk = list(itertools.islice(batches, size))
 
 
 def _groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:

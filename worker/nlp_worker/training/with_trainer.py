@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 from transformers.trainer_callback import PrinterCallback
 
-from nlp_worker.training.job import GRADIENT_NORM, LOSS_STEPS
+from nlp_worker.training.job import GRADIENT_NORM, LOSS_STEPS, counted
 
 if TYPE_CHECKING:
     from nlp_worker.training.job import GroupedByLength, Job
@@ -58,10 +58,28 @@ class _Trainer(transformers.Trainer):  # type: ignore[misc]  # untyped
     def __init__(self, job: Job, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._job = job
+        self.loss_is_scaled_for_ga = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> GroupedByLength:
         del train_dataset
         return self._job.sampler(self.accelerator.num_processes)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """Return the batches of a step, and what the mean of their loss is taken over.
+
+        The Trainer itself adds the means of accumulated batches up, and does not divide them, where a model takes any
+        keyword and leaves `num_items_in_batch` alone, as BERT and its like do (transformers issue 47688).
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, self.accelerator.reduce(sum(counted(batch) for batch in batches), "mean") if batches else None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the batch's share in the loss of its step: each row or token has the same weight."""
+        outputs = model(**inputs)
+        loss = outputs.loss * (counted(inputs) / num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         self._job.end_epoch(self.state.global_step, main=self.is_world_process_zero())

@@ -35,12 +35,8 @@ def _texts() -> list[dict[str, Any]]:
 
 def _pairs() -> list[dict[str, Any]]:
     return [
-        {
-            "sentence1": f"The {one} was {word}.",
-            "sentence2": f"{word} was the {other}.{when}",
-            "label": int(one == other),
-        }
-        for one, other, word, when in itertools.product(THINGS[:5], THINGS[:5], GOOD[:2], WHEN)
+        {"sentence1": f"The {thing} was {first}.", "sentence2": f"It was {second}.{when}", "label": int(second in GOOD)}
+        for thing, first, second, when in itertools.product(THINGS[:4], (*GOOD, *BAD), (*GOOD, *BAD), WHEN)
     ]
 
 

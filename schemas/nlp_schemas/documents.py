@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 from nlp_schemas.contract import REQUESTS, RESULTS
 from nlp_schemas.dead_letter import DeadLetter, header_name
 from nlp_schemas.headers import AnswerHeaders, RequestHeaders
+from nlp_schemas.labels import LABELLED, labels_topic
 from nlp_schemas.result import ErrorResult
 from nlp_schemas.task import DEFAULT_PREFIX, TaskName, dead_letter_topic, requests_topic, results_topic
 
@@ -48,6 +49,23 @@ EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
     TaskName.MULTIPLE_CHOICE: {"inputs": {"prompt": "Leo is tired.", "choices": ["He sleeps.", "He runs."]}},
 }
 
+#: A labelled text of each task that can be trained.
+LABELLED_EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    TaskName.TEXT_CLASSIFICATION: {"id": "r-1", "inputs": "I love this.", "label": "POSITIVE"},
+    TaskName.TOKEN_CLASSIFICATION: {
+        "id": "r-2",
+        "inputs": "Ann lives in Rome.",
+        "label": [{"entity_group": "PER", "start": 0, "end": 3}, {"entity_group": "LOC", "start": 13, "end": 17}],
+    },
+    TaskName.QUESTION_ANSWERING: {
+        "id": "r-3",
+        "inputs": {"question": "Where does Ann live?", "context": "Ann lives in Rome."},
+        "label": [{"answer": "Rome", "start": 13}],
+    },
+    TaskName.SUMMARIZATION: {"id": "r-4", "inputs": "A long text ...", "label": "A text."},
+    TaskName.TRANSLATION: {"id": "r-5", "inputs": "Good morning.", "label": "Bonjour."},
+}
+
 Schema = dict[str, Any]
 
 
@@ -73,6 +91,9 @@ def documents(prefix: str = DEFAULT_PREFIX) -> dict[str, Schema]:
             [(RESULTS[task], "serialization"), (ErrorResult, "serialization")], schema_generator=_Generator
         )
         found[f"{task}.result.json"] = {"$schema": DIALECT, "oneOf": list(names.values()), **answers}
+    for task, labelled in LABELLED.items():
+        schema = labelled.model_json_schema(schema_generator=_Generator)
+        found[f"{task}.labelled.json"] = {"$schema": DIALECT, **schema, **_examples(LABELLED_EXAMPLES[task])}
     return found | {"asyncapi.json": asyncapi(prefix)}
 
 
@@ -81,6 +102,7 @@ def asyncapi(prefix: str = DEFAULT_PREFIX) -> Schema:
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         *[(REQUESTS[task], "validation") for task in REQUESTS],
         *[(RESULTS[task], "serialization") for task in REQUESTS],
+        *[(model, "validation") for model in LABELLED.values()],
         (ErrorResult, "serialization"),
     ]
     _, schemas = models_json_schema(
@@ -114,6 +136,15 @@ def asyncapi(prefix: str = DEFAULT_PREFIX) -> Schema:
             "reply": {"channel": {"$ref": f"#/channels/{task}.results"}},
         }
         operations[f"bury.{task}"] = {"action": "send", "channel": {"$ref": f"#/channels/{task}.dead-letter"}}
+    for task, labelled in LABELLED.items():
+        messages[f"{task}.labelled"] = {
+            "summary": _sentence(labelled),
+            "payload": {"$ref": f"#/components/schemas/{labelled.__name__}"},
+            "bindings": {"kafka": {"key": {"type": "string", "description": "The id, so that its labels keep order."}}},
+            **_examples({"payload": LABELLED_EXAMPLES[task]}),
+        }
+        channels[f"{task}.labels"] = _channel(labels_topic(task, prefix), labelled=f"{task}.labelled")
+        operations[f"learn.{task}"] = {"action": "receive", "channel": {"$ref": f"#/channels/{task}.labels"}}
     headers = {model.__name__: _headers(model) for model in (RequestHeaders, AnswerHeaders)}
     return {
         "asyncapi": "3.0.0",

@@ -82,7 +82,7 @@ def ask_from_librdkafka(broker: RunningKafka, document: Path) -> list[dict[str, 
     producer = rd_producer(broker)
     waiting: dict[bytes, tuple[str, str]] = {}
     for operation in contract["operations"].values():
-        if operation["action"] != "receive":
+        if "reply" not in operation:
             continue
         channel = find(contract, operation["channel"]["$ref"])
         results = find(contract, operation["reply"]["channel"]["$ref"])["address"]

@@ -11,7 +11,7 @@ const { Kafka, logLevel } = kafkajs;
 const kafka = new Kafka({ clientId: "ask", brokers: [broker], logLevel: logLevel.ERROR });
 
 const questions = Object.values(document.operations)
-  .filter((operation) => operation.action === "receive")
+  .filter((operation) => operation.reply)
   .map((operation, number) => {
     const channel = find(operation.channel.$ref);
     const [message] = Object.values(channel.messages).map((each) => find(each.$ref));

@@ -38,7 +38,8 @@ WEIGHT_TOLERANCE: Final = 1e-4
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
+    found: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    return found
 
 
 def farthest(one: Path, other: Path) -> float:

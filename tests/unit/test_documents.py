@@ -9,10 +9,12 @@ from typing import Any, Final
 import jsonschema
 import pytest
 from hypothesis import given
+from pydantic import ValidationError
 
 from drawn_requests import requests
 from nlp_schemas import REQUESTS, ErrorCode, Stage, TaskName
-from nlp_schemas.documents import EXAMPLES, VERSION, asyncapi, documents
+from nlp_schemas.documents import EXAMPLES, LABELLED_EXAMPLES, VERSION, asyncapi, documents
+from nlp_schemas.labels import LABELLED
 from nlp_worker.codec import decode
 from nlp_worker.errors import InvalidRequestError
 from schema_changes import problems
@@ -94,7 +96,8 @@ def test_the_document_names_every_topic_and_code() -> None:
     """With the prefix that is asked for."""
     document = asyncapi("shop")
     addresses = {channel["address"] for channel in document["channels"].values()}
-    assert addresses == {f"shop.{task}.{kind}" for task in TASKS for kind in ("requests", "results", "dead-letter")}
+    served = {f"shop.{task}.{kind}" for task in TASKS for kind in ("requests", "results", "dead-letter")}
+    assert addresses == served | {f"shop.{task}.labels" for task in LABELLED}
     headers = document["components"]["schemas"]["DeadLetterHeaders"]["properties"]
     assert headers["nlp-dead-letter-code"]["enum"] == list(ErrorCode)
     assert headers["nlp-dead-letter-stage"]["enum"] == list(Stage)
@@ -119,6 +122,18 @@ def test_nobody_who_goes_by_the_last_release_is_broken(task: TaskName) -> None:
 
 def test_every_task_has_its_schemas() -> None:
     """A new task is published with the others."""
-    assert {name for name in documents() if name != "asyncapi.json"} == {
-        f"{task}.{kind}.json" for task in REQUESTS for kind in ("request", "result")
-    }
+    served = {f"{task}.{kind}.json" for task in REQUESTS for kind in ("request", "result")}
+    assert documents().keys() == served | {f"{task}.labelled.json" for task in LABELLED} | {"asyncapi.json"}
+
+
+@pytest.mark.parametrize("task", LABELLED)
+def test_a_labelled_text_that_fits_its_schema_is_one(task: TaskName) -> None:
+    """Whoever emits labels in another language may check them by the schema, which refuses what is misspelt."""
+    schema, example = published(f"{task}.labelled.json"), LABELLED_EXAMPLES[task]
+    jsonschema.validate(example, schema)
+    LABELLED[task].model_validate(example)
+    for wrong in ({"lable": "x"}, {"label": None}, {"inputs": ""}, {"id": 7}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**example, **wrong}, schema)
+        with pytest.raises(ValidationError):
+            LABELLED[task].model_validate({**example, **wrong})

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from clients import admin, unique
 from nlp_schemas import ALIASES, TaskName
 from nlp_worker.cli import main
-from nlp_worker.connection import check_topics
+from nlp_worker.connection import check_topics, topic_configs
 from nlp_worker.errors import ExitCode, TopicError
 from nlp_worker.topics import Kind, Topic, Verdict, problems_of, tasks_by_topic
 
@@ -117,6 +117,17 @@ def test_what_cannot_be_done_is_told(kafka_broker: RunningKafka, arguments: list
     """With the exit code that it has everywhere."""
     ran = topics(kafka_broker, unique("none"), *arguments)
     assert (ran.exit_code, told in ran.output) == (code, True), ran.output
+
+
+def test_labels_get_a_topic_that_keeps_them(kafka_broker: RunningKafka) -> None:
+    """Of the tasks that can be trained, and for ever: a label of last year is as good as one of today."""
+    prefix = unique("labels")
+    tasks = ("--task", TASK, "--task", "fill-mask")
+    ran = topics(kafka_broker, prefix, "create", *tasks, "--labels")
+    labels = f"{prefix}.{TASK}.labels"
+    assert [line for line in ran.stdout.splitlines() if "labels" in line.partition(prefix)[2]] == [f"created {labels}"]
+    with admin(kafka_broker) as client:
+        assert topic_configs(client, [labels])[labels]["retention.ms"] == "-1"
 
 
 def test_how_a_task_s_topics_are_created_is_told_once(embedded_kafka: RunningKafka) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nlp_worker.errors import SettingsError
 from trained import ROWS, Cut, Heard, run, write_rows
 
 if TYPE_CHECKING:
@@ -132,3 +133,17 @@ def test_bfloat16_learns_too(loop: str, tmp_path: Path, data: Any, folder_of: An
     first, last = trained.history.epochs[0], trained.history.epochs[-1]
     assert last.loss < first.loss
     assert {tensor.dtype for tensor in weights(trained.folder).values()} == {torch.float32}
+
+
+def test_a_run_that_was_cut_off_is_gone_on_with_on_purpose_alone(tmp_path: Path, data: Any, folder_of: Any) -> None:
+    """Without --resume it is not overwritten, with other settings it is not mixed up, and with patience it may end."""
+    base, rows = folder_of("bert", "sequence-classification"), data("text-classification")
+    with pytest.raises(Cut):
+        run(tmp_path / "out", "text-classification", base, rows, heard=Heard(17))
+    with pytest.raises(SettingsError, match=r"out\.unfinished was not finished: go on with --resume, or remove it"):
+        run(tmp_path / "out", "text-classification", base, rows)
+    with pytest.raises(SettingsError, match="begun with other values of epochs, seed: give the same"):
+        run(tmp_path / "out", "text-classification", base, rows, resume=True, seed=7, epochs=9)
+    run(tmp_path / "out", "text-classification", base, rows, resume=True, patience=1)
+    with pytest.raises(SettingsError, match="is there already: name another folder"):
+        run(tmp_path / "out", "text-classification", base, rows)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from kafka import errors as kafka_errors
 
 from nlp_schemas import ALIASES, MAX_REQUEST_BYTES, TaskName, dead_letter_topic, requests_topic, results_topic
+from nlp_schemas.labels import LABELLED, labels_topic
 from nlp_schemas.task import BUILT_IN, TASK_PATTERN
 from nlp_worker import connection
 from nlp_worker.errors import TopicError
@@ -136,6 +137,7 @@ def create(
     partitions: int,
     replicas: int | None = None,
     configs: Mapping[str, str] | None = None,
+    labels: bool = False,
 ) -> list[Created]:
     """Create the topics of the tasks; those that are there stay as they are.
 
@@ -145,16 +147,20 @@ def create(
         tasks: Whose topics.
         partitions: Of each.
         replicas: Of each; None is what the broker has as its default.
-        configs: Of each, over the sizes that are set here.
+        configs: Of each, over what is set here.
+        labels: Whether those that can be trained get a topic of labels too.
 
     Raises:
         TopicError: one cannot be created; those before it are there.
     """
     done = {}
     for task in tasks:
-        for kind, name_of in NAMES.items():
-            name = name_of(task, prefix)
-            wanted = {"num_partitions": partitions, "configs": {**_sizes(task, kind), **(configs or {})}}
+        own = {name_of(task, prefix): _sizes(task, kind) for kind, name_of in NAMES.items()}
+        if labels and task in LABELLED:
+            # Labels are worth more with each one that is added to them.
+            own[labels_topic(task, prefix)] = {"retention.ms": "-1"}
+        for name, of_one in own.items():
+            wanted = {"num_partitions": partitions, "configs": {**of_one, **(configs or {})}}
             if replicas is not None:
                 wanted["replication_factor"] = replicas
             done[name] = _create(admin, name, wanted)

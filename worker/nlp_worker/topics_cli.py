@@ -49,10 +49,11 @@ def topics() -> None:
 @click.option(
     "--retention", callback=age, metavar="AGE", help="How long records are kept: 36h, 7d. Without it the broker's."
 )
+@click.option("--labels", is_flag=True, help="Also the topic of labels, kept for ever, that `nlp-worker train` reads.")
 @_as_json
 def create(
     *, config: Path | None, tasks: list[str], partitions: int, replication_factor: int | None,
-    retention: int | None, as_json: bool, **options: Any,
+    retention: int | None, labels: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Create the topics that are missing, with room in them for what a worker writes; others stay as they are.
 
@@ -66,7 +67,7 @@ def create(
         with contextlib.closing(connection.connect(settings)) as admin:
             done = of_tasks.create(
                 admin, settings.topic_prefix, tasks,
-                partitions=partitions, replicas=replication_factor, configs=configs,
+                partitions=partitions, replicas=replication_factor, configs=configs, labels=labels,
             )  # fmt: skip
     asked = click.get_current_context().get_parameter_source("partitions") is ParameterSource.COMMANDLINE
     for each in done:

@@ -47,7 +47,7 @@ def write_card(
         "revision": content_hash(folder),
         "base": _shown(settings.base),
         "base_revision": base_revision,
-        "data": dict(data),
+        "data": {**data, "data": _shown(data["data"]), "validation": _shown(data["validation"])},
         "settings": _settings(settings),
         "metric": history.primary,
         "best_epoch": history.best.number,
@@ -62,7 +62,8 @@ def write_card(
 
 def _shown(name: str) -> str:
     """Return a folder's or a file's own name: where it lay is nobody's business."""
-    return Path(name).name if Path(name).expanduser().exists() else name
+    source, bracket, split = name.partition(" (")
+    return Path(source).name + bracket + split if Path(source).expanduser().exists() else name
 
 
 def _settings(settings: TrainingSettings) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _card(settings: TrainingSettings, made: Mapping[str, Any], history: History)
         model_name=made["base"].partition("@")[0].rpartition("/")[2] + "-" + settings.task,
         eval_results=[
             EvalResult(
-                task_type=settings.task, dataset_type="labelled-rows", dataset_name=_shown(data["data"]),
+                task_type=settings.task, dataset_type="labelled-rows", dataset_name=data["data"],
                 metric_type=name, metric_value=round(score, 6),
             )
             for name, score in best.scores.items()
@@ -102,8 +103,8 @@ def _card(settings: TrainingSettings, made: Mapping[str, Any], history: History)
     facts = [
         ["rows trained on", f"{data['training_rows']:,}"],
         ["rows validated on", f"{data['validation_rows']:,}"],
-        ["from", _shown(data["data"])],
-        ["validation", _shown(data["validation"])],
+        ["from", data["data"]],
+        ["validation", data["validation"]],
         ["left out", data["left_out"] or "none"],
         ["fingerprint of training", data["training_fingerprint"]],
         ["fingerprint of validation", data["validation_fingerprint"]],

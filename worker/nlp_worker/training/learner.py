@@ -28,6 +28,9 @@ log = structlog.get_logger()
 #: Weights that a base may lack beside its head: masked language models have no pooler.
 NEW_WEIGHTS: Final = "pooler"
 
+#: A token that a tokenizer gets which has none to pad with.
+PADDING: Final = "[PAD]"
+
 #: Under this name answers have it while it learns.
 NAME: Final = "learner"
 
@@ -64,17 +67,24 @@ class Learner:
             problem = f"checkpoint {spec.checkpoint} cannot point into a text"
             raise CheckpointError(f"{problem}: training tokens needs a fast tokenizer, one with a tokenizer.json")
         if self.tokenizer.pad_token_id is None:
-            # Decoders have none, and take any where the mask says that it is padding.
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-            self.model.config.pad_token_id = self.tokenizer.pad_token_id
+            self._add_padding()
         #: The labels in the order of the model's numbers, which are the base's own where it knows them all.
         self.labels = models.labels_of(self.model.config) if labels else []
         # A task takes the model's own parameters for generation away: they are put back where it is saved.
         self._generation = copy.deepcopy(getattr(self.model, "generation_config", None))
         self._info = Model(name=NAME, checkpoint=spec.checkpoint, revision=self.revision)
-        self._reads = self._task(task_class, max_length)
         #: As it will be served.
         self.task: Task = self._task(task_class, None)
+        self._reads = self._task(task_class, max_length) if max_length else self.task
+
+    def _add_padding(self) -> None:
+        """Give a decoder what its batches are padded with, as transformers' heads look for a row's last other token."""
+        if self.tokenizer.eos_token is not None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        else:
+            self.tokenizer.add_special_tokens({"pad_token": PADDING})
+            self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
 
     def _may_be_new(self, weight: str) -> bool:
         """Whether a base may lack a weight: of a new head, and of none that writes."""
@@ -82,6 +92,8 @@ class Learner:
         return not self.model.can_generate() and (not weight.startswith(body) or NEW_WEIGHTS in weight)
 
     def _task(self, task_class: Any, max_length: int | None) -> Task:
+        if self._generation is not None:
+            self.model.generation_config = copy.deepcopy(self._generation)
         longest = self.tokenizer.model_max_length
         self.tokenizer.model_max_length = min(max_length or longest, longest)
         try:

@@ -1,10 +1,10 @@
-# make install | demo | test | test-all | test-gpu | faults | lint | bench | kafka. The first three work as the first command in a fresh clone.
+# make install | demo | demo-train | test | test-all | test-gpu | faults | lint | bench | kafka. The first four work as the first command in a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 JARS := .kafka/libs/.collected
 
-.PHONY: install demo test test-all test-gpu faults lint bench kafka clean
+.PHONY: install demo demo-train test test-all test-gpu faults lint bench kafka clean
 
 install: $(INSTALLED)
 
@@ -20,6 +20,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 # asks toy requests of that task, and TASK=all those of every task, of miniatures that are trained in a minute.
 demo: install
 	$(BIN)/nlp-worker demo --models $(or $(MODELS),miniature) $(if $(TASK),--task $(TASK))
+
+# A worker answers, a better checkpoint is trained from labels and evaluated, and rolled over to: two minutes of two cores.
+demo-train: install
+	$(BIN)/nlp-worker demo --train
 
 # lint first; then, in two processes, what takes nine minutes of two cores: on a real Apache Kafka too where Java and Maven
 # are (REQUIRE_KAFKA=1: or else fail), of each architecture the first family of every test, and no long matrix of faults.

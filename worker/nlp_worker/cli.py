@@ -231,14 +231,22 @@ def _json(document: Mapping[str, Any]) -> str:
               help="A miniature that is trained on first use, or the hub's DistilBERT SST-2.")  # fmt: skip
 @click.option("--task", type=click.Choice([*map(str, TaskName), "all"]),
               help="Ask toy requests of this task, or of each, and compare the answers.")  # fmt: skip
+@click.option("--train", "trains", is_flag=True,
+              help="Train a better checkpoint from labels, evaluate it, and roll over to it under load.")  # fmt: skip
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"), show_default=True,
               help="Where the miniatures and the workers' logs are kept.")  # fmt: skip
-def demo(models: str, task: str | None, folder: Path) -> None:
+def demo(models: str, task: str | None, trains: bool, folder: Path) -> None:
     """Watch two workers answer a stream of real sentences through a broker, and one of them die."""
-    from nlp_worker.demo.run import run_demo  # noqa: PLC0415 - the other commands do without
-
     if task is not None and models == "hub":
         _exit(SettingsError("--task has miniatures only: leave out --models hub"))
+    if trains:
+        if task is not None or models == "hub":
+            _exit(SettingsError("--train has one miniature of its own: leave out --task and --models hub"))
+        from nlp_worker.demo.circle import run_circle  # noqa: PLC0415 - the other commands do without
+
+        leave(0 if run_circle(folder) else 1)
+    from nlp_worker.demo.run import run_demo  # noqa: PLC0415 - as above
+
     tasks = list(TaskName) if task == "all" else [TaskName(task)] if task else []
     leave(0 if run_demo(models, folder, tasks) else 1)
 

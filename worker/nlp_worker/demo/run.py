@@ -13,7 +13,7 @@ from nlp_schemas import TaskName, TextClassificationResult, dead_letter_topic, r
 from nlp_worker.broker import EmbeddedBroker
 from nlp_worker.demo.answers import read_answers
 from nlp_worker.demo.sentences import load_sentences
-from nlp_worker.demo.show import Show
+from nlp_worker.demo.show import Show, WorkersView
 from nlp_worker.demo.toys import HELD_OUT, Toy, toys_to_ask
 from nlp_worker.demo.traffic import Asked, Traffic
 from nlp_worker.demo.train import ensure_miniature
@@ -96,7 +96,7 @@ def _watch(
         for worker in workers:
             stack.callback(worker.stop)
         traffic = Traffic(broker.bootstrap_servers, asked, rate)
-        show = Show(console, workers, traffic, admin)
+        show = Show(console, WorkersView(workers, traffic, admin), workers, traffic)
         if not show.until(lambda: all(worker.ready.is_set() for worker in workers)):
             console.print(f"the workers did not start: see {folder}/worker-1.log")
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from rich.console import Group
 from rich.live import Live
@@ -24,22 +24,28 @@ if TYPE_CHECKING:
 TERMINAL_SECONDS: Final = 0.25
 PIPE_SECONDS: Final = 2.0
 
+#: Seconds between two looks whether it is reached: in a pipe too the demo goes on at once.
+REACHED_SECONDS: Final = 0.25
+
 #: Seconds without an answer after which the demo gives up: well above a session timeout and a model's load.
 PATIENCE: Final = 60.0
 
 
-class Show:
-    """Shows the workers and the traffic until something is reached."""
+class View(Protocol):
+    """What is shown: as a line in a pipe, as a table on a terminal."""
 
-    def __init__(
-        self, console: Console, workers: Sequence[WorkerView], traffic: Traffic, admin: KafkaAdminClient
-    ) -> None:
+    def line(self) -> str: ...
+    def table(self) -> RenderableType: ...
+
+
+class Show:
+    """Shows a view of workers and traffic until something is reached."""
+
+    def __init__(self, console: Console, view: View, workers: Sequence[WorkerView], traffic: Traffic) -> None:
         self._console = console
+        self._view = view
         self._workers = workers
         self._traffic = traffic
-        self._admin = admin
-        self._before = [0 for _ in workers]
-        self._looked = time.monotonic()
 
     def until(self, reached: Callable[[], bool]) -> bool:
         """Show until it is so; return False when nothing moved for too long, or no worker is left."""
@@ -47,11 +53,13 @@ class Show:
         pause = TERMINAL_SECONDS if self._console.is_terminal else PIPE_SECONDS
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while not reached():
-                time.sleep(pause)
+                look = time.monotonic() + pause
+                while time.monotonic() < look and not reached():
+                    time.sleep(min(REACHED_SECONDS, pause))
                 if self._console.is_terminal:
-                    live.update(self._tables(), refresh=True)
+                    live.update(self._view.table(), refresh=True)
                 else:
-                    self._console.print(self._line())
+                    self._console.print(self._view.line())
                 if len(self._traffic.answers) != answers:
                     moved, answers = time.monotonic(), len(self._traffic.answers)
                 alive = any(worker.process.poll() is None for worker in self._workers)
@@ -59,24 +67,25 @@ class Show:
                     return False
         return True
 
-    def _rates(self) -> list[float]:
-        now, rows = time.monotonic(), [worker.rows for worker in self._workers]
-        rates = [(new - old) / (now - self._looked) for new, old in zip(rows, self._before, strict=True)]
-        self._before, self._looked = rows, now
-        return rates
 
-    def _totals(self) -> str:
-        lag_now = lag(self._admin, "nlp-worker", self._traffic.submitted)
-        return f"submitted {self._traffic.submitted}, answered {len(self._traffic.answers)}, lag {lag_now}"
+class WorkersView:
+    """Who answers how many: for workers that share the partitions."""
 
-    def _line(self) -> str:
+    def __init__(self, workers: Sequence[WorkerView], traffic: Traffic, admin: KafkaAdminClient) -> None:
+        self._workers = workers
+        self._traffic = traffic
+        self._admin = admin
+        self._before = [0 for _ in workers]
+        self._looked = time.monotonic()
+
+    def line(self) -> str:
         parts = [
             f"worker {number} {worker.state}: {len(worker.partitions)} partitions, {rate:.0f}/s, pad {_padding(worker)}"
             for number, (worker, rate) in enumerate(zip(self._workers, self._rates(), strict=True), 1)
         ]
         return " | ".join([self._totals(), *parts])
 
-    def _tables(self) -> RenderableType:
+    def table(self) -> RenderableType:
         workers = Table(title=self._totals())
         for heading in ("worker", "state", "partitions", "answers/s", "answered", "padding"):
             workers.add_column(heading)
@@ -94,6 +103,16 @@ class Show:
         for task, (answered, count) in by_task.items():
             tasks.add_row(task, str(answered), str(count))
         return Group(workers, tasks)
+
+    def _rates(self) -> list[float]:
+        now, rows = time.monotonic(), [worker.rows for worker in self._workers]
+        rates = [(new - old) / (now - self._looked) for new, old in zip(rows, self._before, strict=True)]
+        self._before, self._looked = rows, now
+        return rates
+
+    def _totals(self) -> str:
+        lag_now = lag(self._admin, "nlp-worker", self._traffic.submitted)
+        return f"submitted {self._traffic.submitted}, answered {len(self._traffic.answers)}, lag {lag_now}"
 
 
 def _padding(worker: WorkerView) -> str:

@@ -28,6 +28,9 @@ FILES: Final = (SUMMARY, "config.json", "model.safetensors", "tokenizer.json", "
 #: What a checkpoint is made of: a change of any makes another.
 SENTIMENT: Final = ("recipe.py", "fit.py", "sentences.tsv")
 TOYS: Final = ("toys.py", "toy_recipes.py", "toy_lessons.py", "vocabularies.py", "fit.py")
+#: Times that few sentences are learnt from where all are once: after fewer steps the miniature gives one answer to all,
+#: and after many more it is too sure of itself to learn anything else.
+TIMES: Final = 3
 #: Hexadecimal digits of the ingredients' hash in the folder's name: enough to tell versions apart.
 KEY_LENGTH: Final = 12
 
@@ -58,19 +61,30 @@ def main() -> None:
     Console().print(result, highlight=False, soft_wrap=True)
 
 
-def ensure_miniature(task: TaskName, cache: Path) -> Miniature:
-    """Return a task's checkpoint from the cache; train it where it is not there, or was made of something else."""
-    folder = cache / f"{task}-{_key(task)}"
+def ensure_miniature(task: TaskName, cache: Path, *, sentences: int | None = None) -> Miniature:
+    """Return a task's checkpoint from the cache; train it where it is not there, or was made of something else.
+
+    Args:
+        task: What the checkpoint is for.
+        cache: The folder of all.
+        sentences: As of `train_miniature`.
+    """
+    folder = cache / f"{task}-{_key(task, sentences)}"
     if all((folder / name).is_file() for name in FILES):
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         return Miniature(folder, summary["family"], summary["accuracy"], cached=True)
     shutil.rmtree(folder, ignore_errors=True)
     with show_progress(task) as progress:
-        return train_miniature(task, folder, progress=progress)
+        return train_miniature(task, folder, sentences=sentences, progress=progress)
 
 
 def train_miniature(
-    task: TaskName, folder: Path, *, seed: int = 0, progress: Callable[[float], None] | None = None
+    task: TaskName,
+    folder: Path,
+    *,
+    seed: int = 0,
+    sentences: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Miniature:
     """Train a task's checkpoint into a folder, which appears complete or not at all.
 
@@ -78,6 +92,8 @@ def train_miniature(
         task: What the checkpoint is for.
         folder: Must not exist, or be empty.
         seed: The same seed trains the same checkpoint, up to float noise.
+        sentences: Of text classification, how many there are to learn from, for a checkpoint that is to be bettered;
+            all of them otherwise.
         progress: Called with the share of the training that is done, up to 1.
 
     Raises:
@@ -89,7 +105,7 @@ def train_miniature(
     # Beside it, for a folder cannot be renamed into another file system.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         unfinished = Path(temporary, "checkpoint")
-        tokenizer, model, accuracy = _learn(task, seed, progress or (lambda _: None))
+        tokenizer, model, accuracy = _learn(task, seed, sentences, progress or (lambda _: None))
         _save(tokenizer, model, unfinished)
         summary = {"family": model.config.model_type, "accuracy": accuracy, "seed": seed}
         (unfinished / SUMMARY).write_text(json.dumps(summary) + "\n", encoding="utf-8")
@@ -97,13 +113,19 @@ def train_miniature(
     return Miniature(folder, summary["family"], accuracy, cached=False)
 
 
-def _learn(task: TaskName, seed: int, progress: Callable[[float], None]) -> tuple[Any, Any, float]:
+def _learn(
+    task: TaskName, seed: int, sentences: int | None, progress: Callable[[float], None]
+) -> tuple[Any, Any, float]:
     # Here and not above: imports of seconds, which a checkpoint from the cache can do without.
     from nlp_worker.demo import recipe, toy_recipes  # noqa: PLC0415
 
     if task is TaskName.TEXT_CLASSIFICATION:
-        return recipe.learn(load_sentences(), seed, progress)
+        return recipe.learn(_lessons(sentences), seed, progress)
     return toy_recipes.learn(task, seed, progress)
+
+
+def _lessons(count: int | None) -> list[tuple[str, str]]:
+    return load_sentences() if count is None else load_sentences()[:count] * TIMES
 
 
 def _save(tokenizer: Any, model: Any, folder: Path) -> None:
@@ -136,10 +158,12 @@ def show_progress(task: TaskName) -> Iterator[Callable[[float], None]]:
         yield lambda share: bar.update(shown, completed=share)
 
 
-def _key(task: TaskName) -> str:
+def _key(task: TaskName, sentences: int | None) -> str:
     package = resources.files("nlp_worker.demo")
     ingredients = SENTIMENT if task is TaskName.TEXT_CLASSIFICATION else TOYS
     contents = b"".join(package.joinpath(name).read_bytes() for name in ingredients)
+    if sentences is not None:
+        contents += f"{sentences} sentences, {TIMES} times".encode()
     return hashlib.sha256(contents).hexdigest()[:KEY_LENGTH]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from nlp_worker.demo.commands import own_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ SESSION_TIMEOUT: Final = 6.0
 class WorkerView:
     """What one worker did so far, read from its log."""
 
+    arguments: list[str]
+    """Of `nlp-worker`."""
     process: subprocess.Popen[str]
     log: Path
     partitions: list[str] = field(default_factory=list)
@@ -89,9 +92,9 @@ def start_worker(number: int, bootstrap_servers: str, models: Sequence[str], fol
         "NLP_WORKER_KAFKA__CONSUMER__HEARTBEAT_INTERVAL_MS": str(int(SESSION_TIMEOUT * 1000 / 4)),
     }
     process = subprocess.Popen(  # noqa: S603 - our own command line
-        [sys.executable, "-m", "nlp_worker", *arguments], stderr=subprocess.PIPE, text=True, env=environment
+        own_command(arguments), stderr=subprocess.PIPE, text=True, env=environment
     )
-    view = WorkerView(process, folder / f"worker-{number}.log")
+    view = WorkerView(arguments, process, folder / f"worker-{number}.log")
     if process.stderr is not None:
         view.reader = threading.Thread(target=view.follow, args=(process.stderr,), daemon=True)
         view.reader.start()

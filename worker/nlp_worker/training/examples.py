@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from nlp_schemas import TaskName
 from nlp_schemas.labels import LABELLED, Labelled, LabelledQuestion, LabelledWord, LabelledWords
-from nlp_worker.training.problems import Kind, Problem
+from nlp_worker.training.label_forms import WrongError, named, only, spans, tagged, tokens_of
+from nlp_worker.training.problems import DataError, Kind, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,9 +61,6 @@ ID_LENGTH: Final = 32
 #: Words of a text whose entities alone are given: runs of letters and digits, and each other character by itself.
 WORD: Final = re.compile(r"\w+|[^\w\s]")
 
-#: The label of a row without one in data sets whose labels are numbers (GLUE's test sets).
-UNLABELLED: Final = -1
-
 
 class Words(NamedTuple):
     """What a text's words should be tagged with."""
@@ -102,15 +100,6 @@ class Row(NamedTuple):
     """Where its columns have none, and its contents are not what tells it from others."""
 
 
-class _WrongError(Exception):
-    """A row cannot be used."""
-
-    def __init__(self, kind: Kind, told: str = "") -> None:
-        super().__init__(told)
-        self.kind = kind
-        self.told = told
-
-
 class Reader:
     """Makes examples of a task's rows.
 
@@ -119,11 +108,16 @@ class Reader:
         columns: The names of columns, by the task's own (COLUMNS), where they are others than data sets have. A name
             with dots reaches into a column: ``translation.de``.
         names: By column, what labels that are numbers mean: the name of each. One for the empty name is of all.
+
+    Raises:
+        DataError: the task has no such column.
     """
 
     def __init__(
         self, task: str, columns: Mapping[str, str] = NO_NAMES, names: Mapping[str, Sequence[str]] = NO_NAMES
     ) -> None:
+        if unknown := next((column for column in columns if column not in COLUMNS[task]), None):
+            raise DataError(f"--column {unknown}={columns[unknown]}: {task} has {', '.join(COLUMNS[task])}")
         self._task = task
         self._names = names
         self._columns = {
@@ -136,7 +130,7 @@ class Reader:
             found = self._canonical(row.columns or {})
             labelled = LABELLED[self._task].model_validate(found)
             expected = _expected(labelled)
-        except _WrongError as wrong:
+        except WrongError as wrong:
             return Problem(wrong.kind, row.place, wrong.told)
         except ValidationError as error:
             return _problem(row.place, error)
@@ -147,16 +141,34 @@ class Reader:
         values = {column: self._value(row, names) for column, names in self._columns.items()}
         inputs = row["inputs"] if row.get("inputs") is not None else self._inputs(values)
         if inputs is None:
-            there = ", ".join(map(repr, row)) or "none"
-            needed = " and ".join(column for column in self._columns if column not in OPTIONAL)
-            raise _WrongError(Kind.COLUMNS, f"there is {there}; needed are {needed}")
+            raise self._without_inputs(row)
+        if row.get("inputs") is None:
+            self._check_choice(row)
         if any(not text.strip() for text in _texts(inputs)):
-            raise _WrongError(Kind.EMPTY)
-        label = self._label(values, self._names_in(row))
-        if label is None or label == "":
-            raise _WrongError(Kind.NO_LABEL)
+            raise WrongError(Kind.EMPTY)
+        label = self._label(values, self.names_in(row))
+        if label is None or (isinstance(label, str) and not label.strip()):
+            there_is = any(name in row for name in self._columns["label"])
+            raise WrongError(Kind.NO_LABEL, "" if there_is else self._columns_told(row, ["label"]))
         found = {"inputs": inputs, "label": label}
-        return found if row.get("id") in {None, ""} else {**found, "id": str(row["id"])}
+        return found if row.get("id") in (None, "") else {**found, "id": _id(row["id"])}
+
+    def _without_inputs(self, row: Mapping[str, Any]) -> WrongError:
+        needed = [column for column in self._columns if column not in OPTIONAL]
+        lacking = [column for column in needed if not any(name in row for name in self._columns[column])]
+        return WrongError(Kind.COLUMNS, self._columns_told(row, lacking)) if lacking else WrongError(Kind.EMPTY)
+
+    def _columns_told(self, row: Mapping[str, Any], needed: Sequence[str]) -> str:
+        there = ", ".join(map(repr, row)) or "none"
+        wanted = " and no ".join(_or(self._columns[name]) for name in needed)
+        return f"there is {there}, and no {wanted}: say which is which with --column"
+
+    def _check_choice(self, row: Mapping[str, Any]) -> None:
+        for column in ("text", "text_pair"):
+            given = [name for name in self._columns.get(column, ()) if row.get(name) is not None]
+            if len(given) > 1:
+                told = f"{given[0]!r} and {given[1]!r} could both be the {column}: choose with --column {column}=..."
+                raise WrongError(Kind.COLUMNS, told)
 
     def _value(self, row: Mapping[str, Any], names: Sequence[str]) -> Any:
         for name in names:
@@ -167,13 +179,14 @@ class Reader:
                 return value
         return None
 
-    def _names_in(self, row: Mapping[str, Any]) -> Sequence[str]:
+    def names_in(self, row: Mapping[str, Any]) -> Sequence[str]:
+        """Return the names of labels that are numbers, of the column that a row has its label in."""
         column = next((name for name in self._columns["label"] if row.get(name) is not None), "")
         return self._names.get("") or self._names.get(column) or ()
 
     def _inputs(self, values: Mapping[str, Any]) -> Any:
         if (tokens := values.get("tokens")) is not None:
-            return " ".join(_tokens(tokens))
+            return " ".join(tokens_of(tokens))
         if self._task == TaskName.QUESTION_ANSWERING:
             question = {name: values[name] for name in ("question", "context") if values[name] is not None}
             return question if len(question) == 2 else None  # noqa: PLR2004 - both
@@ -184,43 +197,26 @@ class Reader:
     def _label(self, values: Mapping[str, Any], names: Sequence[str]) -> Any:
         label = values["label"]
         if self._task == TaskName.TEXT_CLASSIFICATION:
-            return _named(label, names)
+            return named(label, names)
         if self._task == TaskName.QUESTION_ANSWERING:
-            return _spans(label, values["answer_start"], values["context"])
+            return spans(label, values["answer_start"], values["context"])
         if self._task == TaskName.TOKEN_CLASSIFICATION and isinstance(label, list):
             if values["tokens"] is not None:
-                return _tagged(_tokens(values["tokens"]), [_named(tag, names) for tag in label])
+                return tagged(tokens_of(values["tokens"]), [named(tag, names) for tag in label])
             # What else an answer says of each does not matter: a corrected answer is a label.
-            return [_only(place, ("entity", "entity_group", "start", "end")) for place in label]
+            return [only(place, ("entity", "entity_group", "start", "end")) for place in label]
         return label
 
 
-def _tagged(tokens: Sequence[str], tags: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return words with their tags, and where they stand in the text that they make with a space between them."""
-    if len(tokens) != len(tags):
-        raise _WrongError(Kind.INVALID, f"{len(tokens)} tokens and {len(tags)} tags")
-    words, start = [], 0
-    for token, tag in zip(tokens, tags, strict=True):
-        if tag is None:
-            raise _WrongError(Kind.NO_LABEL, "of a token")
-        words.append({"entity": tag, "start": start, "end": start + len(token)})
-        start += len(token) + 1
-    return words
+def _or(names: Sequence[str]) -> str:
+    first, *others = names
+    return f"{first} (or {', '.join(others)})" if others else first
 
 
-def _named(label: Any, names: Sequence[str]) -> Any:
-    """Return the name of a label that may be a number, which CSV writes as a text."""
-    if isinstance(label, str) and names and label not in names and label.isdigit():
-        label = int(label)
-    if not isinstance(label, int) or isinstance(label, bool):
-        return label
-    if label == UNLABELLED:
-        return None
-    if not names:
-        return str(label)
-    if not 0 <= label < len(names):
-        raise _WrongError(Kind.UNKNOWN_LABEL, f"{label}: there are {len(names)} names")
-    return names[label]
+def _id(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise WrongError(Kind.INVALID, "id is neither a text nor an integer")
+    return str(value)
 
 
 def content_id(inputs: Any) -> str:
@@ -231,36 +227,6 @@ def content_id(inputs: Any) -> str:
 def _texts(inputs: Any) -> list[str]:
     values = inputs.values() if isinstance(inputs, dict) else [inputs]
     return [value for value in values if isinstance(value, str)]
-
-
-def _tokens(tokens: Any) -> list[str]:
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise _WrongError(Kind.INVALID, "tokens is not a list of texts")
-    if not tokens:
-        raise _WrongError(Kind.EMPTY)
-    if not all(token.strip() for token in tokens):
-        raise _WrongError(Kind.EMPTY, "a token")
-    return tokens
-
-
-def _only(value: Any, names: Sequence[str]) -> Any:
-    return {name: value[name] for name in names if name in value} if isinstance(value, dict) else value
-
-
-def _spans(label: Any, start: Any, context: Any) -> Any:
-    """Return answers as nlp_schemas.labels has them: from SQuAD's two lists, from columns, or as they are."""
-    if isinstance(label, dict) and {"text", "answer_start"} <= label.keys():
-        spans = zip(label["text"], label["answer_start"], strict=False)
-        return [{"answer": text, "start": place} for text, place in spans]
-    if isinstance(label, str) and label:
-        if isinstance(start, str) and start.isdigit():
-            start = int(start)
-        if start is None and isinstance(context, str):
-            start = context.find(label)
-            if start < 0:
-                raise _WrongError(Kind.INVALID, "the context has no such answer")
-        return [{"answer": label, "start": start}]
-    return [_only(span, ("answer", "start")) for span in label] if isinstance(label, list) else label
 
 
 def _expected(labelled: Labelled) -> Any:
@@ -281,7 +247,7 @@ def _words(labelled: LabelledWords) -> Words:
     for entity in given:
         inside = [index for index, (start, end) in enumerate(places) if start < entity.end and entity.start < end]
         if not inside or places[inside[0]][0] != entity.start or places[inside[-1]][1] != entity.end:
-            raise _WrongError(Kind.INVALID, f"from {entity.start} to {entity.end} are no whole words")
+            raise WrongError(Kind.INVALID, f"from {entity.start} to {entity.end} are no whole words")
         group = getattr(entity, "entity_group", "")
         tags[inside[0] : inside[-1] + 1] = [f"B-{group}", *[f"I-{group}"] * (len(inside) - 1)]
     return Words(tuple(places), tuple(tags))

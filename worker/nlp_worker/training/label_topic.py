@@ -10,7 +10,7 @@ from nlp_worker import connection
 from nlp_worker.record_ranges import Position, RangeReader
 from nlp_worker.training.examples import Row
 from nlp_worker.training.problems import Kind, Problem
-from nlp_worker.training.sources import Rows
+from nlp_worker.training.sources import NO_OBJECT, Rows, not_json
 
 if TYPE_CHECKING:
     from nlp_worker.poll import Record
@@ -52,7 +52,7 @@ def _row(record: Record) -> Row | Problem:
     try:
         columns: Any = json.loads(record.value)
     except (ValueError, RecursionError) as error:
-        return Problem(Kind.UNREADABLE, place, f"it is not JSON: {error}")
+        return Problem(Kind.UNREADABLE, place, not_json(error))
     if not isinstance(columns, dict):
-        return Problem(Kind.UNREADABLE, place, "it is no JSON object")
+        return Problem(Kind.UNREADABLE, place, NO_OBJECT)
     return Row(place, columns, place)

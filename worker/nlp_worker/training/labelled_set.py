@@ -77,23 +77,28 @@ def read(
 
 def _gather(rows: Rows, reader: Reader) -> LabelledSet:
     kept: dict[str, Example] = {}
-    problems: list[Problem] = []
-    count = 0
+    problems: dict[str, Problem] = {}
+    replaced = 0
+    names: Sequence[str] | None = None
     for row in rows.rows:
-        if isinstance(row, Row) and row.columns is None:
-            kept.pop(row.id, None)
-            count += 1
-            continue
-        found = row if isinstance(row, Problem) else reader.example(row)
+        found = reader.example(row) if isinstance(row, Row) and row.columns is not None else row
         if isinstance(found, Problem):
-            problems.append(found)
+            problems[_id_or_place(row)] = found
             continue
-        count += 1
+        # What was wrong with an earlier one of the id is mended: nobody can change a record of a topic.
+        gone = [kept.pop(found.id, None), problems.pop(found.id, None)]
+        replaced += len(gone) - gone.count(None)
         # Where the earlier stood, no longer: the order is that of the labels that count.
-        kept.pop(found.id, None)
-        kept[found.id] = found
-    names = next(iter(rows.names.values()), ())
-    return LabelledSet(rows.name, list(kept.values()), problems, count - len(kept), names)
+        if isinstance(found, Example):
+            kept[found.id] = found
+            if names is None and isinstance(row, Row) and row.columns is not None:
+                names = reader.names_in(row.columns)
+    return LabelledSet(rows.name, list(kept.values()), list(problems.values()), replaced, names or ())
+
+
+def _id_or_place(row: Row | Problem) -> str:
+    given = row.columns.get("id") if isinstance(row, Row) and row.columns else None
+    return str(given) if given not in (None, "") else row.place
 
 
 def is_held_out(example: Example, share: float) -> bool:

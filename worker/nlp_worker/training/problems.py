@@ -6,6 +6,7 @@ from collections import defaultdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from nlp_worker.command_options import printable
 from nlp_worker.errors import ExitCode, FatalError
 
 if TYPE_CHECKING:
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
 
 #: Rows that are named of each kind; there may be millions.
 SHOWN: Final = 10
+
+#: What is told of a kind, each with its rows: it may be another of every row. The rest is told together.
+TOLD: Final = 5
+MORE: Final = "in other ways"
+
+#: Of what is told: it may have a row's own text.
+CHARACTERS: Final = 300
 
 
 class Kind(StrEnum):
@@ -45,10 +53,21 @@ class DataError(FatalError):
 
 def describe(problems: Sequence[Problem]) -> list[str]:
     """Return a line for each kind of problem and what is told of it, with the first rows that have it."""
-    places: defaultdict[tuple[Kind, str], list[str]] = defaultdict(list)
+    places: defaultdict[Kind, dict[str, list[str]]] = defaultdict(dict)
     for problem in problems:
-        places[problem.kind, problem.told].append(problem.place)
-    return [f"{kind}{f' ({told})' if told else ''}: {_rows(rows)}" for (kind, told), rows in places.items()]
+        of_kind = places[problem.kind]
+        told = problem.told if problem.told in of_kind or len(of_kind) < TOLD else MORE
+        of_kind.setdefault(told, []).append(problem.place)
+    return [
+        f"{kind}{f' ({_short(told)})' if told else ''}: {_rows(rows)}"
+        for kind, of_kind in places.items()
+        for told, rows in of_kind.items()
+    ]
+
+
+def _short(told: str) -> str:
+    text = printable(told)
+    return text if len(text) <= CHARACTERS else f"{text[:CHARACTERS]}..."
 
 
 def _rows(places: Sequence[str]) -> str:
@@ -64,14 +83,11 @@ def refuse(problems: Sequence[Problem], say: Callable[[str], None], *, skip_bad:
     """
     if not problems:
         return
-    lines = describe(problems)
-    for line in lines[:SHOWN]:
+    for line in describe(problems):
         say(line)
-    if len(lines) > SHOWN:
-        say(f"and {len(lines) - SHOWN:,} more kinds")
-    rows = "1 row" if len(problems) == 1 else f"{len(problems):,} rows"
+    rows, them = ("1 row", "it") if len(problems) == 1 else (f"{len(problems):,} rows", "them")
     if not skip_bad:
-        raise DataError(f"{rows} cannot be used: mend them, or leave them out with --skip-bad")
+        raise DataError(f"{rows} cannot be used: mend {them}, or leave {them} out with --skip-bad")
     say(f"{rows} left out: {count(problems)}")
 
 

@@ -6,6 +6,8 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from accelerate.state import AcceleratorState
+
 from nlp_worker.settings import load_settings
 from nlp_worker.training.run import train
 from nlp_worker.training.settings import TrainingSettings
@@ -120,6 +122,8 @@ def run(
 ) -> Trained:
     """Train on one thread of the CPU, in a few seconds."""
     heard = heard or Heard()
+    # A process has one precision; here several trainings follow one another in it.
+    AcceleratorState._reset_state(reset_partial_state=True)
     chosen = {"epochs": 2, "batch_rows": 8, "learning_rate": 1e-2, "held_out": 0.3, "device": "cpu", "threads": 1}
     training = TrainingSettings(task=task, base=str(base), data=str(data), **{**chosen, **settings})
     return train(training, load_settings({}), out, heard, heard.say, resume=resume)

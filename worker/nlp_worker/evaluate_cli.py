@@ -96,6 +96,11 @@ def evaluate(
         if not examples:
             raise DataError(f"--data {data}: no row is left to evaluate on")
         metrics = evaluation.metrics_for(task, known, examples, metric)
+        if not as_json:
+            click.echo(f"{found.source}: {len(examples):,} rows")
+        if held_out is None and (share := evaluation.trained_on(Path(candidate), found.source)):
+            told = f"{candidate} was trained on rows of {data}: --held-out {share:g} leaves those out"
+            click.echo(f"nlp-worker: {told}", err=True)
         with _progress(len(examples)) as show:
             report = evaluation.evaluate(settings, examples, parameters, metrics, show)
     difference = None if baseline is None else report.compare(confidence)
@@ -104,7 +109,6 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(_summary(report, difference)))
     else:
-        click.echo(f"{found.source}: {len(examples):,} rows")
         _print(report, difference, confidence)
     if difference is not None:
         met = difference.is_better if require == "better" else not difference.is_worse
@@ -136,9 +140,10 @@ def _verdict(difference: Comparison) -> str:
 
 def _print(report: Report, difference: Comparison | None, confidence: float) -> None:
     names = list(report.evaluated[0].scores)
-    click.echo(f"{'':<10}" + "".join(f"{name:>12}" for name in names) + "  revision")
+    click.echo(f"{'':<10}" + "".join(f"{name:>12}" for name in names) + "  checkpoint")
     for one in report.evaluated:
-        click.echo(f"{one.name:<10}" + "".join(f"{one.scores[name]:>12.4f}" for name in names) + f"  {one.revision}")
+        scores = "".join(f"{one.scores[name]:>12.4f}" for name in names)
+        click.echo(f"{one.name:<10}{scores}  {one.checkpoint} ({one.revision})")
     for one in report.evaluated:
         for code, count in one.errors.items():
             click.echo(f"{one.name}: {count:,} answered {code}, which counts as wrong")

@@ -50,6 +50,10 @@ def columns_of(_context: click.Context, _parameter: click.Parameter, texts: tupl
     return found
 
 
+def _names(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
 def _can_be_trained(_context: click.Context, _parameter: click.Parameter, task: str) -> str:
     if task not in TRAINABLE:
         raise click.BadParameter(f"{task} cannot be trained: {', '.join(TRAINABLE)} can")
@@ -62,7 +66,7 @@ column_option = click.option(
     help="Where a field stands: text=review, label=stars, label=translation.de. May repeat.",
 )  # fmt: skip
 labels_option = click.option(
-    "--labels", metavar="A,B,...", callback=lambda _context, _parameter, text: tuple(text.split(",")) if text else (),
+    "--labels", metavar="A,B,...", callback=_names,
     help="The names of labels that are numbers, in their order; no others are accepted.",
 )  # fmt: skip
 skip_bad_option = click.option("--skip-bad", is_flag=True, help="Leave out rows that cannot be used, and count them.")
@@ -101,12 +105,16 @@ def train(*, config: Path | None, out: Path, resume: bool, **options: Any) -> No
         run = imported()
         from nlp_worker.training.show import Shown  # noqa: PLC0415 - with the others
 
-        with Shown(main=os.environ.get("RANK", "0") == "0") as show:
+        # Of several processes (accelerate launch) one tells.
+        main = os.environ.get("RANK", "0") == "0"
+        with Shown(main=main) as show:
             trained = run.train(settings, worker, out, show, show.say, resume=resume)
+        if main:
             best = trained.history.best
             scores = ", ".join(f"{name} {score:.4f}" for name, score in best.scores.items())
-            show.say(f"{trained.folder}: epoch {best.number}, {scores}")
-            show.say(f"revision {trained.revision}")
+            click.echo(f"{trained.folder}: epoch {best.number} of {len(trained.history.epochs)} is kept, {scores}")
+            click.echo(f"revision {trained.revision}")
+            click.echo(f"serve it: nlp-worker run --model {settings.task}={trained.folder}")
 
 
 def imported() -> Any:

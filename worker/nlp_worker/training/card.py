@@ -45,9 +45,9 @@ def write_card(
     """
     made = {
         "revision": content_hash(folder),
-        "base": _shown(settings.base),
+        "base": shown(settings.base),
         "base_revision": base_revision,
-        "data": {**data, "data": _shown(data["data"]), "validation": _shown(data["validation"])},
+        "data": {**data, "data": shown(data["data"]), "validation": shown(data["validation"])},
         "settings": _settings(settings),
         "metric": history.primary,
         "best_epoch": history.best.number,
@@ -60,7 +60,7 @@ def write_card(
     (folder / CARD).write_text(_card(settings, made, history), encoding="utf-8")
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """Return a folder's or a file's own name: where it lay is nobody's business."""
     source, bracket, split = name.partition(" (")
     return Path(source).name + bracket + split if Path(source).expanduser().exists() else name

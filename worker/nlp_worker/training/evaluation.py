@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -11,12 +12,14 @@ from nlp_worker import device_errors, models
 from nlp_worker.executor import Executor
 from nlp_worker.planner import Planner
 from nlp_worker.training.bootstrap import Comparison, compare
+from nlp_worker.training.card import RECORD, shown
 from nlp_worker.training.labelled_set import labels_of
 from nlp_worker.training.predictions import expected, metrics_of, predicted, request_parameters
 from nlp_worker.training.served import ServedTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from nlp_worker.settings import Settings
     from nlp_worker.training.examples import Example
@@ -95,6 +98,23 @@ def metrics_for(
         names += [label for of_one in labels.values() for label in of_one]
         names += [label for example in examples for label in labels_of(example)]
     return metrics_of(task, list(dict.fromkeys(names)), primary)
+
+
+def trained_on(checkpoint: Path, source: str) -> float | None:
+    """Return the share that was held out of a source when this checkpoint was trained on it; None where it was not.
+
+    Args:
+        checkpoint: Its folder.
+        source: A labelled set's name.
+    """
+    if not (checkpoint / RECORD).is_file():
+        return None
+    try:
+        record = json.loads((checkpoint / RECORD).read_text(encoding="utf-8"))
+        share, trained = record["settings"]["held_out"], record["data"]["data"]
+    except (ValueError, KeyError, TypeError):  # another program's file
+        return None
+    return float(share) if trained == shown(source) else None
 
 
 def evaluate(

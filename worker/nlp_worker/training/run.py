@@ -12,7 +12,7 @@ import transformers
 from accelerate import PartialState
 
 from nlp_worker.cores import usable_cores
-from nlp_worker.errors import CheckpointError, SettingsError
+from nlp_worker.errors import CheckpointError, FatalError, SettingsError
 from nlp_worker.models import content_hash
 from nlp_worker.settings import ModelSpec
 from nlp_worker.training import labelled_set, with_accelerate, with_trainer
@@ -21,7 +21,7 @@ from nlp_worker.training.history import History
 from nlp_worker.training.job import Job
 from nlp_worker.training.learner import Learner
 from nlp_worker.training.predictions import metrics_of, request_parameters
-from nlp_worker.training.problems import DataError, count, describe, refuse
+from nlp_worker.training.problems import DataError, count, refuse
 from nlp_worker.training.settings import TrainingSettings
 from nlp_worker.training.sources import TRAIN, VALIDATION
 from nlp_worker.training.validation import Validation
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from nlp_worker.settings import Settings
     from nlp_worker.training.examples import Example
     from nlp_worker.training.job import Show
-    from nlp_worker.training.problems import Problem
 
 #: What stands beside the folder to be, until it is whole.
 UNFINISHED: Final = ".unfinished"
@@ -87,16 +86,24 @@ def train(
     """
     process = PartialState(cpu=settings.device == "cpu")
     unfinished = out.with_name(out.name + UNFINISHED)
+    begins = not (unfinished / RUN).is_file()
+    process.wait_for_everyone()
     if process.is_main_process:
         _check_out(out, unfinished, resume=resume)
-        if not (unfinished / RUN).is_file():
+        if begins:
             shutil.rmtree(unfinished, ignore_errors=True)
             _keep(unfinished, settings, _read(settings, worker, say))
         elif changed := _changed(unfinished, settings):
             raise SettingsError(f"--resume: the run was begun with other values of {', '.join(changed)}: give the same")
     process.wait_for_everyone()
     rows = _kept(unfinished, settings)
-    job = _job(settings, rows, unfinished, show)
+    try:
+        job = _job(settings, rows, unfinished, show, say)
+    except FatalError:
+        # Nothing is learned that could be gone on with.
+        if begins and process.is_main_process:
+            shutil.rmtree(unfinished)
+        raise
     WAYS[settings.loop](job, resume=resume)
     process.wait_for_everyone()
     if process.is_main_process:
@@ -141,27 +148,27 @@ def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], Non
     if whole is None:
         raise DataError(f"--data {settings.data}: it has no split named train")
     other = read(settings.validation or settings.data, VALIDATION) if _has_validation(settings) else None
-    problems: list[Problem] = list(whole.problems)
     if other is None:
         training = [one for one in whole.examples if not labelled_set.is_held_out(one, settings.held_out)]
         held_out = [one for one in whole.examples if labelled_set.is_held_out(one, settings.held_out)]
     else:
         training, held_out = whole.examples, other.examples
     known = settings.labels or whole.names
-    labels = labelled_set.label_names(settings.task, training, known)
+    labels = labelled_set.label_names(settings.task, training if other is not None else whole.examples, known)
     bad = labelled_set.leaked(training, held_out)
     bad_validation = list(other.problems) if other is not None else []
     if labels:
         bad += labelled_set.unknown_labels(training, labels)
         bad_validation += labelled_set.unknown_labels(held_out, labels)
-    problems += bad + bad_validation
+    prefix = "" if other is None else "validation "
+    problems = [*whole.problems, *bad, *(one._replace(place=prefix + one.place) for one in bad_validation)]
     refuse(problems, say, skip_bad=settings.skip_bad)
-    labelled_set.check_classes(training, labels)
     training, held_out = labelled_set.without(training, bad), labelled_set.without(held_out, bad_validation)
     for name, examples in (("train on", training), ("validate on", held_out)):
         if not examples:
             advice = "give more rows" if name == "train on" else "give more rows, a larger --held-out, or --validation"
             raise DataError(f"--data {settings.data}: no row is left to {name}: {advice}")
+    labelled_set.check_classes(training, labels)
     told = {
         "data": whole.source,
         "validation": other.source if other is not None else f"{settings.held_out:g} of it, by a hash of the id",
@@ -210,7 +217,7 @@ def _changed(folder: Path, settings: TrainingSettings) -> list[str]:
     return sorted(name for name in names if getattr(before, name) != getattr(settings, name))
 
 
-def _job(settings: TrainingSettings, rows: Rows, folder: Path, show: Show) -> Job:
+def _job(settings: TrainingSettings, rows: Rows, folder: Path, show: Show, say: Callable[[str], None]) -> Job:
     torch.set_num_threads(settings.threads or min(torch.get_num_threads(), usable_cores()))
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -218,8 +225,7 @@ def _job(settings: TrainingSettings, rows: Rows, folder: Path, show: Show) -> Jo
     learner = Learner(spec, rows.labels, settings.max_length, settings.seed)
     metrics = metrics_of(settings.task, learner.labels, settings.metric)
     made = learner.features(rows.training, settings.parameters)
-    if made.problems:
-        raise DataError("; ".join(describe(made.problems)))
+    refuse(made.problems, say, skip_bad=settings.skip_bad)
     parameters = request_parameters(settings.task, [*rows.training, *rows.validation], settings.parameters)
     collate = learner.collator()
     validation = Validation(

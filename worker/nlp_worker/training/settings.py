@@ -27,7 +27,10 @@ class TrainingSettings(BaseModel):
     epochs: Annotated[int, Field(ge=1, description="How often each row is seen at most.")] = 3
     batch_rows: Annotated[int, Field(ge=1, description="Rows of a batch, in each process.")] = 16
     accumulate: Annotated[int, Field(ge=1, description="Batches whose gradients make one step.")] = 1
-    learning_rate: Annotated[float, Field(gt=0, lt=1, description="The highest, after the warm-up.")] = 5e-5
+    learning_rate: Annotated[
+        float,
+        Field(gt=0, lt=1, description="The highest, after the warm-up; 5e-5 suits large models, small ones need more."),
+    ] = 5e-5
     warm_up: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")] = (
         0.1
     )

@@ -52,7 +52,7 @@ lint: install
 
 # Run it alone: an hour or more of two cores. Tables; and figures and plots, which go to benchmarks/results/. `make bench-loop`
 # runs one of them; beside these there are bench-delivery (what exactly once costs) and bench-gpu (all that a GPU changes).
-bench: $(addprefix bench-,padding stages loop throughput latency planner tasks generation scaling backlog)
+bench: $(addprefix bench-,padding stages loop throughput latency planner tasks generation scaling backlog training)
 
 bench-%: install
 	$(BIN)/python -m benchmarks.$*

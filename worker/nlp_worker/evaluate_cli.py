@@ -83,7 +83,7 @@ def evaluate(
         worker_logging.configure(level="warning", log_format=settings.log_format)
         imported()
         from nlp_worker.training import evaluation, labelled_set  # noqa: PLC0415 - with the others
-        from nlp_worker.training.problems import DataError, refuse  # noqa: PLC0415 - with the others
+        from nlp_worker.training.problems import DataError, refuse, row_count  # noqa: PLC0415 - with the others
 
         known = evaluation.known_labels(settings)
         found = labelled_set.read(settings, data, task, columns=columns, labels=labels, split=split)
@@ -97,7 +97,7 @@ def evaluate(
             raise DataError(f"--data {data}: no row is left to evaluate on")
         metrics = evaluation.metrics_for(task, known, examples, metric)
         if not as_json:
-            click.echo(f"{found.source}: {len(examples):,} rows")
+            click.echo(f"{found.source}: {row_count(len(examples))}")
         if held_out is None and (share := evaluation.trained_on(Path(candidate), found.source)):
             told = f"{candidate} was trained on rows of {data}: --held-out {share:g} leaves those out"
             click.echo(f"nlp-worker: {told}", err=True)

@@ -85,10 +85,14 @@ def refuse(problems: Sequence[Problem], say: Callable[[str], None], *, skip_bad:
         return
     for line in describe(problems):
         say(line)
-    rows, them = ("1 row", "it") if len(problems) == 1 else (f"{len(problems):,} rows", "them")
+    rows, them = row_count(len(problems)), "it" if len(problems) == 1 else "them"
     if not skip_bad:
         raise DataError(f"{rows} cannot be used: mend {them}, or leave {them} out with --skip-bad")
     say(f"{rows} left out: {count(problems)}")
+
+
+def row_count(number: int) -> str:
+    return "1 row" if number == 1 else f"{number:,} rows"
 
 
 def count(problems: Iterable[Problem]) -> str:

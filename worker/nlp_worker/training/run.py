@@ -21,7 +21,7 @@ from nlp_worker.training.history import History
 from nlp_worker.training.job import Job
 from nlp_worker.training.learner import Learner
 from nlp_worker.training.predictions import metrics_of, request_parameters
-from nlp_worker.training.problems import DataError, count, refuse
+from nlp_worker.training.problems import DataError, count, refuse, row_count
 from nlp_worker.training.settings import TrainingSettings
 from nlp_worker.training.sources import TRAIN, VALIDATION
 from nlp_worker.training.validation import Validation
@@ -141,7 +141,7 @@ def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], Non
         )
         if found is not None:
             replaced = f", {found.replaced:,} gave way to later ones of the same id" if found.replaced else ""
-            say(f"{found.source}: {len(found.examples):,} rows{replaced}")
+            say(f"{found.source}: {row_count(len(found.examples))}{replaced}")
         return found
 
     whole = read(settings.data, TRAIN)

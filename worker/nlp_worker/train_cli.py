@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -22,6 +23,12 @@ EXIT_CODES: Final = (
     "Exit codes: 0 the checkpoint is there · 2 usage, settings, or rows that cannot be used · 3 broker unreachable · "
     "4 topic missing or not allowed · 5 base cannot be loaded, or cannot learn the task · 130 interrupted"
 )
+
+#: What the extra `train` brings, and `inference` the first two of.
+EXTRA: Final = (
+    "torch", "transformers", "accelerate", "datasets", "matplotlib", "rouge_score", "sacrebleu", "seqeval", "sklearn",
+    "torchmetrics",
+)  # fmt: skip
 
 #: The numbers among the settings have options that are made of their fields.
 _OPTIONS: Final = (
@@ -123,10 +130,10 @@ def imported() -> Any:
     Raises:
         SettingsError: it lacks them.
     """
-    try:
-        from nlp_worker.training import run  # noqa: PLC0415 - seconds, and an extra's
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"{error.name} is missing: pip install 'nlp-worker[inference,train]'") from None
+    if missing := [package for package in EXTRA if importlib.util.find_spec(package) is None]:
+        raise SettingsError(f"{', '.join(missing)} is missing: install nlp-worker with its extras inference and train")
+    from nlp_worker.training import run  # noqa: PLC0415 - seconds, and an extra's
+
     return run
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from nlp_worker.cli import main
 from nlp_worker.errors import ExitCode
+from task_families import TASK_HEADS
 from trained import ROWS, run, write_rows
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TASK: Final = "text-classification"
+#: Of a checkpoint that knows the rows' labels.
+OWN_LABELS: Final = {"token-classification": {"labels": ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")}}
 QUIET: Final = ("--device", "cpu", "--threads", "1")
 
 
@@ -77,6 +80,20 @@ def test_all_figures_as_json_and_all_rows_in_a_file(given: Given, tmp_path: Path
     comparison = found["comparison"]
     assert comparison["low"] <= comparison["difference"] <= comparison["high"]
     assert comparison["difference"] == pytest.approx(comparison["candidate"] - comparison["baseline"])
+
+
+@pytest.mark.parametrize("task", ["token-classification", "question-answering", "summarization", "translation"])
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_every_task_is_evaluated(task: str, tmp_path: Path, folder_of: Callable[..., Path]) -> None:
+    """Beside a baseline, by the task's own scores; here beside itself, which is no different."""
+    families = {"token-classification": "bert", "question-answering": "bert", "summarization": "t5"}
+    base = folder_of(families.get(task, "marian"), TASK_HEADS[task], **OWN_LABELS.get(task, {}))
+    data = write_rows(tmp_path / "rows.jsonl", ROWS[task][:12])
+    written = ["-p", "max_new_tokens=8", "-p", "num_beams=1"] if TASK_HEADS[task] == "seq2seq-lm" else []
+    arguments = ["evaluate", task, str(base), "--baseline", str(base), "--data", str(data), *written, *QUIET]
+    ended = CliRunner().invoke(main, arguments)
+    assert ended.exit_code == 0, ended.output
+    assert ended.stdout.splitlines()[-1].endswith("the candidate is no different")
 
 
 def test_rows_that_it_was_trained_on_are_warned_of(given: Given) -> None:

@@ -13,10 +13,11 @@ from nlp_worker.errors import CheckpointError, SettingsError
 from nlp_worker.models import content_hash
 from nlp_worker.settings import load_settings
 from nlp_worker.training import evaluation, labelled_set
+from nlp_worker.training.problems import DataError
 from task_bench import serve
 from task_families import TASK_HEADS
 from tiny_families import FAMILY
-from trained import ROWS, run, write_rows
+from trained import ROWS, Heard, run, write_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +136,32 @@ def test_a_base_that_knows_the_labels_keeps_its_head(tmp_path: Path, rows: Any, 
     assert labels(masked.folder) == ["bad", "good"]
 
 
+def test_a_label_that_the_base_lacks_beside_others_that_it_has_is_a_mistake(tmp_path: Path, folder_of: Any) -> None:
+    """One misspelt label among thousands must not cost the base its head; --labels says that it is meant."""
+    base = folder_of("bert", "sequence-classification", labels=("bad", "good"))
+    data = write_rows(tmp_path / "rows.jsonl", [*ROWS["text-classification"], {"text": "Fine.", "label": "goood"}])
+    heard = Heard()
+    with pytest.raises(DataError, match="1 row cannot be used"):
+        run(tmp_path / "out", "text-classification", base, data, heard=heard)
+    assert heard.said[1:] == ["unknown label ('goood' is none of bad, good): row 181"]
+    meant = run(tmp_path / "out", "text-classification", base, data, labels=("bad", "good", "goood"), epochs=1)
+    assert labels(meant.folder) == ["bad", "good", "goood"]
+
+
+def test_what_becomes_of_the_base_s_head_is_told(tmp_path: Path, rows: Any, folder_of: Any) -> None:
+    """Kept, with other labels, or new: transformers says it in a warning that nobody reads."""
+    data, told = rows("text-classification"), []
+    for name, options in (("kept", {"labels": ("bad", "good")}), ("other", {"labels": ("0", "1")}), ("new", {})):
+        heard, base = Heard(), folder_of("bert", "sequence-classification", **options)
+        run(tmp_path / name, "text-classification", base, data, heard=heard, epochs=1)
+        told.append(heard.said[1])
+    assert told == [
+        "the base's head is kept: bad, good",
+        "the base's head gave 0, 1, and learns other labels: bad, good",
+        "the base has no such head, and gets one: bad, good",
+    ]
+
+
 def labels(folder: Path) -> list[str]:
     config = json.loads((folder / "config.json").read_text())
     return [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
@@ -166,6 +193,12 @@ def test_longer_rows_are_cut_in_training_alone(tmp_path: Path, folder_of: Any) -
     ("changed", "message"),
     [
         ({"metric": "bleu"}, "--metric: .*accuracy"),
+        ({"parameters": {"num_beams": 2}}, "--parameter num_beams: Extra inputs are not permitted"),
+        ({"parameters": {"top_k": 0}}, "--parameter top_k: .*greater than or equal to 1"),
+        (
+            {"task": "token-classification", "parameters": {"aggregation_strategy": "simple"}},
+            "leave out aggregation_strategy",
+        ),
         ({"task": "summarization"}, "bert.*has no model for summarization"),
         ({"base": "/nowhere"}, "/nowhere.*there is no such folder"),
         ({"device": "cuda"}, "torch sees no CUDA device"),
@@ -177,7 +210,8 @@ def test_what_cannot_be_trained_is_said_before_anything_is(
 ) -> None:
     """Each names what was wrong, and the folder that was asked for is not there."""
     task = changed.get("task", "text-classification")
-    base = changed.get("base", folder_of("bert", "sequence-classification"))
+    head = "token-classification" if task == "token-classification" else "sequence-classification"
+    base = changed.get("base", folder_of("bert", head))
     data = write_rows(tmp_path / "rows.jsonl", ROWS[task])
     options = {name: value for name, value in changed.items() if name not in {"task", "base"}}
     with pytest.raises((SettingsError, CheckpointError), match=message):

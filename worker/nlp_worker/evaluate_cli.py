@@ -90,7 +90,8 @@ def evaluate(
         if found is None:
             raise DataError(f"--data {data}: it has no split named {split}: name one with --split")
         examples = [one for one in found.examples if held_out is None or labelled_set.is_held_out(one, held_out)]
-        unknown = labelled_set.unknown_labels(examples, sorted({name for of_one in known.values() for name in of_one}))
+        names = sorted({name for of_one in known.values() for name in of_one})
+        unknown = labelled_set.unknown_labels(examples, names) if known else []
         refuse([*found.problems, *unknown], lambda line: click.echo(line, err=True), skip_bad=skip_bad)
         examples = labelled_set.without(examples, unknown)
         if not examples:

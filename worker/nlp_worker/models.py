@@ -255,7 +255,9 @@ def read(
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise CheckpointError(_describe(spec, error)) from error
     revision = content_hash(Path(path)) if Path(path).is_dir() else str(commit)
-    return Parts(tokenizer, model, sorted(loading["missing_keys"]), revision)
+    # Where other shapes are let pass, their weights are new too.
+    missing = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    return Parts(tokenizer, model, sorted(missing), revision)
 
 
 def read_config(spec: ModelSpec) -> Any:

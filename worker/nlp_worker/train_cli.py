@@ -121,7 +121,8 @@ def train(*, config: Path | None, out: Path, resume: bool, **options: Any) -> No
             scores = ", ".join(f"{name} {score:.4f}" for name, score in best.scores.items())
             click.echo(f"{trained.folder}: epoch {best.number} of {len(trained.history.epochs)} is kept, {scores}")
             click.echo(f"revision {trained.revision}")
-            click.echo(f"serve it: nlp-worker run --model {settings.task}={trained.folder}")
+            model = f"NAME:{settings.task}={trained.folder}"
+            click.echo(f"serve it under the name that producers ask for: nlp-worker run --model {model}")
 
 
 def imported() -> Any:

@@ -23,6 +23,9 @@ CARD: Final = "README.md"
 CURVE: Final = "learning-curve.png"
 RECORD: Final = "training.json"
 
+#: What both loops have.
+OPTIMIZER: Final = "AdamW; the rate rises, then falls to 0, both linearly; gradients are clipped at a norm of 1"
+
 #: Packages whose versions change what is learned.
 PACKAGES: Final = ("nlp-worker", "torch", "transformers", "accelerate", "tokenizers")
 
@@ -31,22 +34,22 @@ CURVE_SIZE: Final = (9.0, 3.5)
 CURVE_DPI: Final = 120
 
 
-def write_card(
-    folder: Path, settings: TrainingSettings, base_revision: str, data: Mapping[str, Any], history: History
-) -> None:
+def write_card(folder: Path, settings: TrainingSettings, origin: Mapping[str, Any], history: History) -> None:
     """Write README.md, learning-curve.png and training.json beside a checkpoint's weights.
 
     Args:
         folder: Of the checkpoint.
         settings: Of the training.
-        base_revision: Of the checkpoint that it began with.
-        data: Where the rows come from, how many there are, and their fingerprints.
+        origin: The base's revision, the labels, the device, and of the data where the rows come from, how many there
+            are, and their fingerprints.
         history: Of its epochs.
     """
+    data = origin["data"]
     made = {
         "revision": content_hash(folder),
         "base": shown(settings.base),
-        "base_revision": base_revision,
+        **origin,
+        "optimizer": OPTIMIZER,
         "data": {**data, "data": shown(data["data"]), "validation": shown(data["validation"])},
         "settings": _settings(settings),
         "metric": history.primary,
@@ -106,6 +109,8 @@ def _card(settings: TrainingSettings, made: Mapping[str, Any], history: History)
         ["from", data["data"]],
         ["validation", data["validation"]],
         ["left out", data["left_out"] or "none"],
+        ["gave way to later rows of the same id", f"{data['replaced']:,}"],
+        ["labels", ", ".join(made["labels"]) or "none"],
         ["fingerprint of training", data["training_fingerprint"]],
         ["fingerprint of validation", data["validation_fingerprint"]],
     ]
@@ -124,7 +129,7 @@ def _card(settings: TrainingSettings, made: Mapping[str, Any], history: History)
         "## Data",
         _table(["", ""], facts),
         "## Settings",
-        _table(["setting", "value"], values),
+        _table(["setting", "value"], [*values, ["optimizer", made["optimizer"]], ["device", made["device"]]]),
         "## Versions",
         _table(["package", "version"], made["versions"].items()),
     ]

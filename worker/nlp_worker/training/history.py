@@ -39,8 +39,8 @@ class History:
 
     @property
     def best(self) -> Epoch:
-        """Of the epochs with the highest score the first."""
-        return max(self.epochs, key=lambda epoch: epoch.scores[self.primary])
+        """The one with the highest score; of several with the lowest loss on the validation."""
+        return max(self.epochs, key=lambda epoch: (epoch.scores[self.primary], -epoch.validation_loss))
 
     @property
     def improved(self) -> bool:

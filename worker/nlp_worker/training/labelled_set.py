@@ -68,6 +68,8 @@ def read(
         TopicError: the topic is missing or cannot be read.
     """
     rows: Rows | None
+    if source.startswith(f"{settings.topic_prefix}.") and has_splits(source):
+        raise DataError(f"{source} looks like a topic, and one of labels has a name that ends with {SUFFIX}")
     if has_splits(source):
         rows = sources.read_dataset(source, split)
     else:
@@ -117,18 +119,26 @@ def labels_of(example: Example) -> Sequence[str]:
     return [example.expected] if isinstance(example.expected, str) else ()
 
 
-def label_names(task: str, examples: Iterable[Example], known: Sequence[str]) -> list[str]:
+def label_names(
+    task: str, examples: Iterable[Example], given: Sequence[str], *, names: Sequence[str] = (), base: Sequence[str] = ()
+) -> list[str]:
     """Return the labels that a model of the task learns, in the order that their numbers have, if it learns labels.
+
+    Those that are given; else those of a base that knows any of the rows' own, for what it does not know beside these
+    is a misspelt one; else the names of the data set; else what the rows have.
 
     Args:
         task: Its name.
         examples: That are trained on.
-        known: Where they are given.
+        given: By whoever trains.
+        names: Of labels that are numbers, of the data set.
+        base: That the base gives.
     """
     if task not in {TaskName.TEXT_CLASSIFICATION, TaskName.TOKEN_CLASSIFICATION}:
         return []
     seen = {label for example in examples for label in labels_of(example)}
-    return list(known) or sorted(seen, key=_in_order)
+    own = list(base) if seen.intersection(base) - {OUTSIDE} else []
+    return list(given) or own or list(names) or sorted(seen, key=_in_order)
 
 
 def check_classes(examples: Iterable[Example], names: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 import torch
 import transformers
 
@@ -23,10 +22,14 @@ if TYPE_CHECKING:
     from nlp_worker.training.examples import Example
     from nlp_worker.training.features import Features
 
-log = structlog.get_logger()
-
 #: Weights that a base may lack beside its head: masked language models have no pooler.
 NEW_WEIGHTS: Final = "pooler"
+
+#: What the classes of models that give labels have in their names.
+HEADS: Final[Mapping[str, str]] = {
+    TaskName.TEXT_CLASSIFICATION: "ForSequenceClassification",
+    TaskName.TOKEN_CLASSIFICATION: "ForTokenClassification",
+}
 
 #: A token that a tokenizer gets which has none to pad with.
 PADDING: Final = "[PAD]"
@@ -51,6 +54,7 @@ class Learner:
     def __init__(self, spec: ModelSpec, labels: Sequence[str], max_length: int | None, seed: int) -> None:
         transformers.set_seed(seed)
         task_class = models.SERVED[spec.task]
+        before = models.labels_of(models.read_config(spec)) if labels else []
         with models.unadvised():
             parts = models.read(
                 spec,
@@ -73,9 +77,21 @@ class Learner:
         # A task takes the model's own parameters for generation away: they are put back where it is saved.
         self._generation = copy.deepcopy(getattr(self.model, "generation_config", None))
         self._info = Model(name=NAME, checkpoint=spec.checkpoint, revision=self.revision)
+        #: What became of the base's head, in words.
+        self.told = self._tell(before, parts.missing)
+        # The Trainer takes the cache away, for good.
+        self._use_cache = getattr(self.model.config, "use_cache", None)
         #: As it will be served.
         self.task: Task = self._task(task_class, None)
         self._reads = self._task(task_class, max_length) if max_length else self.task
+
+    def _tell(self, before: Sequence[str], missing: Sequence[str]) -> str:
+        """Say what became of the base's head; whoever trained it would else learn that from the answers."""
+        if missing:
+            return f"the base has no such head, and gets one: {', '.join(self.labels) or 'it is learned anew'}"
+        if self.labels and self.labels != list(before):
+            return f"the base's head gave {', '.join(before)}, and learns other labels: {', '.join(self.labels)}"
+        return f"the base's head is kept{': ' if self.labels else ''}{', '.join(self.labels)}"
 
     def _add_padding(self) -> None:
         """Give a decoder what its batches are padded with, as transformers' heads look for a row's last other token."""
@@ -116,22 +132,32 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint that a worker serves."""
-        now = self.model.generation_config if self._generation is not None else None
+        config, now = self.model.config, getattr(self.model, "generation_config", None)
+        caches = getattr(config, "use_cache", None)
         if self._generation is not None:
             self.model.generation_config = self._generation
+        if self._use_cache is not None:
+            config.use_cache = self._use_cache
         try:
             self.model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         finally:
             if now is not None:
                 self.model.generation_config = now
+            if caches is not None:
+                config.use_cache = caches
+
+
+def has_head(config: Any, task: str) -> bool:
+    """Whether a checkpoint of this configuration has a head that gives labels of the task."""
+    return task in HEADS and any(HEADS[task] in name for name in getattr(config, "architectures", None) or ())
 
 
 def _label(config: Any, labels: Sequence[str]) -> None:
     """Let the model give these labels; a base that gives them already keeps its own, in its order."""
     if not labels:
         return
-    trained = any("Classification" in name for name in getattr(config, "architectures", None) or ())
+    trained = any(has_head(config, task) for task in HEADS)
     if trained and set(labels) <= set(config.label2id or {}):
         return
     config.id2label = dict(enumerate(labels))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nlp_schemas import TaskName
+from pydantic import ValidationError
+
+from nlp_schemas import REQUESTS, TaskName
 from nlp_worker.errors import SettingsError
 from nlp_worker.training.labelled_set import OUTSIDE
 from nlp_worker.training.metrics import Answers, Bleu, Classification, Rouge, Tagging
@@ -53,8 +55,14 @@ def request_parameters(task: str, examples: Sequence[Example], given: Mapping[st
         given: What producers will send.
 
     Raises:
-        SettingsError: an answer with these cannot be compared with a label.
+        SettingsError: the task has no such parameters, or an answer with these cannot be compared with a label.
     """
+    try:
+        REQUESTS[task].model_validate({"inputs": examples[0].inputs, "parameters": given})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"][1:]))
+        raise SettingsError(f"--parameter {name}: {first['msg'].removeprefix('Value error, ')}") from None
     if task == TaskName.TOKEN_CLASSIFICATION:
         if given.keys() & {"aggregation_strategy", "stride", "ignore_labels"}:
             problem = "a word's tag is compared with that of its first token"

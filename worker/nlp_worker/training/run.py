@@ -13,13 +13,13 @@ from accelerate import PartialState
 
 from nlp_worker.cores import usable_cores
 from nlp_worker.errors import CheckpointError, FatalError, SettingsError
-from nlp_worker.models import content_hash
+from nlp_worker.models import content_hash, labels_of, read_config
 from nlp_worker.settings import ModelSpec
 from nlp_worker.training import labelled_set, with_accelerate, with_trainer
 from nlp_worker.training.card import write_card
 from nlp_worker.training.history import History
 from nlp_worker.training.job import Job
-from nlp_worker.training.learner import Learner
+from nlp_worker.training.learner import Learner, has_head
 from nlp_worker.training.predictions import metrics_of, request_parameters
 from nlp_worker.training.problems import DataError, count, refuse, row_count
 from nlp_worker.training.settings import TrainingSettings
@@ -44,6 +44,9 @@ VALIDATION_ROWS: Final = "validation.jsonl"
 
 #: Settings that a resumed run may change: they change when it ends, and not what it learns until then.
 MAY_CHANGE: Final = frozenset({"patience", "save_steps", "skip_bad", "threads"})
+
+#: Rows that are validated on below which the scores say little: each is worth some points.
+FEW: Final = 30
 
 WAYS: Final = {"trainer": with_trainer.train, "accelerate": with_accelerate.train}
 
@@ -109,7 +112,11 @@ def train(
     if process.is_main_process:
         checkpoint = job.best
         _open_to_readers(checkpoint)
-        write_card(checkpoint, settings, job.learner.revision, rows.told, job.history)
+        learner = job.learner
+        origin = {"base_revision": learner.revision, "labels": learner.labels, "device": str(learner.model.device)}
+        write_card(checkpoint, settings, {**origin, "data": rows.told}, job.history)
+        if content_hash(checkpoint) == learner.revision:
+            say("the weights are the base's own: nothing was learned until the epoch that is kept")
         if out.exists():
             out.rmdir()
         checkpoint.rename(out)
@@ -128,12 +135,10 @@ def _check_out(out: Path, unfinished: Path, *, resume: bool) -> None:
         raise SettingsError(f"--out {out} cannot be written to")
 
 
-def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], None]) -> Rows:
-    """Read the rows and look all of them over.
-
-    Raises:
-        DataError: something is wrong with some, and they are not to be left out.
-    """
+def _sources(
+    settings: TrainingSettings, worker: Settings, say: Callable[[str], None]
+) -> tuple[labelled_set.LabelledSet, labelled_set.LabelledSet | None]:
+    """Read the rows, and those to validate on where they are others."""
 
     def read(source: str, split: str) -> labelled_set.LabelledSet | None:
         found = labelled_set.read(
@@ -147,14 +152,31 @@ def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], Non
     whole = read(settings.data, TRAIN)
     if whole is None:
         raise DataError(f"--data {settings.data}: it has no split named train")
-    other = read(settings.validation or settings.data, VALIDATION) if _has_validation(settings) else None
+    # A file or a topic has no splits: it would be read a second time, and validated on all of it.
+    has_other = settings.validation is not None or labelled_set.has_splits(settings.data)
+    return whole, read(settings.validation or settings.data, VALIDATION) if has_other else None
+
+
+def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], None]) -> Rows:
+    """Read the rows and look all of them over.
+
+    Raises:
+        DataError: something is wrong with some, and they are not to be left out.
+    """
+    whole, other = _sources(settings, worker, say)
     if other is None:
         training = [one for one in whole.examples if not labelled_set.is_held_out(one, settings.held_out)]
         held_out = [one for one in whole.examples if labelled_set.is_held_out(one, settings.held_out)]
     else:
         training, held_out = whole.examples, other.examples
-    known = settings.labels or whole.names
-    labels = labelled_set.label_names(settings.task, training if other is not None else whole.examples, known)
+    seen = training if other is not None else whole.examples
+    unusable: CheckpointError | None = None
+    base: list[str] = []
+    try:
+        base = base_labels(settings)
+    except CheckpointError as error:  # told behind what is wrong with the rows
+        unusable = error
+    labels = labelled_set.label_names(settings.task, seen, settings.labels, names=whole.names, base=base)
     bad = labelled_set.leaked(training, held_out)
     bad_validation = list(other.problems) if other is not None else []
     if labels:
@@ -169,6 +191,8 @@ def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], Non
             advice = "give more rows" if name == "train on" else "give more rows, a larger --held-out, or --validation"
             raise DataError(f"--data {settings.data}: no row is left to {name}: {advice}")
     labelled_set.check_classes(training, labels)
+    if unusable is not None:
+        raise unusable
     told = {
         "data": whole.source,
         "validation": other.source if other is not None else f"{settings.held_out:g} of it, by a hash of the id",
@@ -177,8 +201,21 @@ def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], Non
         "training_fingerprint": labelled_set.fingerprint(training),
         "validation_fingerprint": labelled_set.fingerprint(held_out),
         "left_out": count(problems),
+        "replaced": whole.replaced + (other.replaced if other is not None else 0),
     }
+    if len(held_out) < FEW:
+        say(f"{row_count(len(held_out))} to validate on: the scores say little")
     return Rows(training, held_out, labels, told)
+
+
+def base_labels(settings: TrainingSettings) -> list[str]:
+    """Return the labels that the base gives, where it has learned the task already.
+
+    Raises:
+        CheckpointError: its configuration cannot be read.
+    """
+    config = read_config(ModelSpec.parse(f"{settings.task}={settings.base}"))
+    return labels_of(config) if has_head(config, settings.task) else []
 
 
 def _open_to_readers(checkpoint: Path) -> None:
@@ -187,11 +224,6 @@ def _open_to_readers(checkpoint: Path) -> None:
     os.umask(umask)
     for file in checkpoint.iterdir():
         file.chmod(0o666 & ~umask)
-
-
-def _has_validation(settings: TrainingSettings) -> bool:
-    # A file or a topic has no splits: it would be read a second time, and validated on all of it.
-    return settings.validation is not None or labelled_set.has_splits(settings.data)
 
 
 def _keep(folder: Path, settings: TrainingSettings, rows: Rows) -> None:
@@ -223,10 +255,11 @@ def _job(settings: TrainingSettings, rows: Rows, folder: Path, show: Show, say: 
     transformers.utils.logging.disable_progress_bar()
     spec = ModelSpec.parse(f"{settings.task}={settings.base}")
     learner = Learner(spec, rows.labels, settings.max_length, settings.seed)
+    say(learner.told)
     metrics = metrics_of(settings.task, learner.labels, settings.metric)
+    parameters = request_parameters(settings.task, [*rows.training, *rows.validation], settings.parameters)
     made = learner.features(rows.training, settings.parameters)
     refuse(made.problems, say, skip_bad=settings.skip_bad)
-    parameters = request_parameters(settings.task, [*rows.training, *rows.validation], settings.parameters)
     collate = learner.collator()
     validation = Validation(
         learner, rows.validation, parameters, metrics, collate=collate, batch_rows=settings.batch_rows

@@ -39,7 +39,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, folder_of: Callable[..., Pat
     folder = tmp_path_factory.mktemp("given")
     data = write_rows(folder / "rows.jsonl", ROWS[TASK])
     base = folder_of("bert", "sequence-classification", labels=("bad", "good"))
-    return Given(base, run(folder / "better", TASK, base, data, epochs=8).folder, data)
+    return Given(base, run(folder / "better", TASK, base, data, epochs=8, seed=1).folder, data)
 
 
 def evaluate(*arguments: Any) -> Result:
@@ -96,6 +96,24 @@ def test_every_task_is_evaluated(task: str, tmp_path: Path, folder_of: Callable[
     assert ended.stdout.splitlines()[-1].endswith("the candidate is no different")
 
 
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_a_checkpoint_that_answers_nothing_is_not_let_through(tmp_path: Path, folder_of: Callable[..., Path]) -> None:
+    """A language that is forgotten: both score 0, and no different would be no reason to roll out."""
+    base = str(folder_of("mbart", "seq2seq-lm"))
+    data = write_rows(tmp_path / "rows.jsonl", ROWS["translation"][:5])
+    arguments = ["evaluate", "translation", base, "--baseline", base, "--data", str(data), *QUIET]
+    ended = CliRunner().invoke(main, arguments)
+    assert ended.exit_code == 2
+    assert "not one row is answered with outputs, the first is answered invalid_request: parameters." in ended.stderr
+
+
+def test_where_its_rows_go_is_looked_at_first(given: Given, tmp_path: Path) -> None:
+    """Not behind an hour of answers, and not with the code of a candidate that is worse."""
+    ended = evaluate(given.better, "--data", given.data, "--output", tmp_path / "none" / "rows.jsonl")
+    assert (ended.exit_code, "rows.jsonl cannot be written to" in ended.stderr) == (2, True)
+    assert ended.stdout == ""
+
+
 def test_rows_that_it_was_trained_on_are_warned_of(given: Given) -> None:
     """Without --held-out a candidate is judged on what it has learned by heart, and looks better than it is."""
     warned = evaluate(given.better, "--data", given.data)
@@ -116,6 +134,7 @@ def test_rows_that_it_was_trained_on_are_warned_of(given: Given) -> None:
         (["train", TASK, "--base", "x", "--data", "none.csv", "--out", "z"], 2, "there is no such file"),
         (["evaluate", TASK, "/nowhere", "--data", "none.csv"], ExitCode.CHECKPOINT, "there is no such folder"),
         (["evaluate", TASK, "x", "--data", "y", "--confidence", "1"], 2, "--confidence"),
+        (["evaluate", TASK, "x", "--data", "y", "--confidence", "nan"], 2, "it is no number"),
         (["evaluate", "fill-mask", "x", "--data", "y"], 2, "fill-mask cannot be trained"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

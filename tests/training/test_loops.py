@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from nlp_worker.errors import SettingsError
+from nlp_worker.training.unfinished import Unfinished
 from trained import ROWS, Cut, Heard, run, write_rows
 
 if TYPE_CHECKING:
@@ -147,3 +148,48 @@ def test_a_run_that_was_cut_off_is_gone_on_with_on_purpose_alone(tmp_path: Path,
     run(tmp_path / "out", "text-classification", base, rows, resume=True, patience=1)
     with pytest.raises(SettingsError, match="is there already: name another folder"):
         run(tmp_path / "out", "text-classification", base, rows)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_training_that_was_over_is_not_gone_on_with(
+    loop: str, tmp_path: Path, data: Any, folder_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off between the last state and the card it only writes that; behind the card it only tidies up."""
+    base, rows = folder_of("bert", "sequence-classification", labels=("bad", "good")), data("text-classification")
+    options: dict[str, Any] = {"loop": loop, "learning_rate": 1e-12, "epochs": 9, "patience": 2}
+    whole = run(tmp_path / "whole", "text-classification", base, rows, **options)
+
+    def cut(*_: Any) -> None:
+        raise Cut
+
+    for where, resume in (("run.write_card", False), ("unfinished.Unfinished.remove", True)):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"nlp_worker.training.{where}", cut)
+            with pytest.raises(Cut):
+                run(tmp_path / "out", "text-classification", base, rows, resume=resume, **options)
+    heard = Heard()
+    resumed = run(tmp_path / "out", "text-classification", base, rows, heard=heard, resume=True, **options)
+    assert (resumed.revision, resumed.history.epochs) == (whole.revision, whole.history.epochs)
+    assert (heard.steps, [file.name for file in tmp_path.glob("*.unfinished")]) == ([], [])
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path, data: Any, folder_of: Any) -> None:
+    """The second is refused while the first is at it; and what no training has made is not removed for one."""
+    base, rows = folder_of("bert", "sequence-classification"), data("text-classification")
+    unfinished = Unfinished(tmp_path / "out")
+    with unfinished.locked(), pytest.raises(SettingsError, match="another training writes to "):
+        run(tmp_path / "out", "text-classification", base, rows)
+    precious = tmp_path / "other.unfinished" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.touch()
+    with pytest.raises(SettingsError, match="is not of a training: remove it, or give another --out"):
+        run(tmp_path / "other", "text-classification", base, rows)
+    assert precious.exists()
+
+
+def test_the_same_rows_in_another_order_are_the_same_training(tmp_path: Path, data: Any, folder_of: Any) -> None:
+    """Partitions of a topic are read one after another: who moves a record must not move the weights."""
+    base, rows = folder_of("bert", "sequence-classification"), data("text-classification")
+    one = run(tmp_path / "one", "text-classification", base, rows)
+    write_rows(rows, ROWS["text-classification"][::-1])
+    assert run(tmp_path / "turned", "text-classification", base, rows).revision == one.revision

@@ -91,6 +91,17 @@ def test_a_killed_training_goes_on(loop: str, given: Sequence[str], tmp_path: Pa
     assert not out.with_name("killed.unfinished").exists()
 
 
+def test_ctrl_c_is_no_failure(given: Sequence[str], tmp_path: Path) -> None:
+    """It ends with the code that shells have for it, and says how to go on."""
+    arguments = command(given, tmp_path / "out", "--epochs", "500")
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, bufsize=1) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("epoch 1") for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        last = list(process.stderr)[-1]
+    assert (process.returncode, last) == (130, "nlp-worker: interrupted: go on with the same command and --resume\n")
+
+
 @pytest.mark.timeout(3 * PATIENCE)
 @pytest.mark.parametrize("loop", [pytest.param("trainer", marks=pytest.mark.slow), "accelerate"])
 def test_several_processes_learn_as_one(loop: str, given: Sequence[str], tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: How a command ends that was interrupted, as shells have it.
+INTERRUPTED: Final = 130
+
 #: Seconds of the units of an age.
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
@@ -124,6 +127,16 @@ def settings_of(options: dict[str, Any], config: Path | None) -> Iterator[Settin
     except FatalError as error:
         click.echo(f"nlp-worker: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+@contextlib.contextmanager
+def interruptible(advice: str = "") -> Iterator[None]:
+    """End with the code that shells have for Ctrl-C, where a command would else end with that of a failure."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"nlp-worker: interrupted{advice}", err=True)
+        sys.exit(INTERRUPTED)
 
 
 class _Task(click.ParamType[str]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nlp_worker import logging as worker_logging
-from nlp_worker.command_options import connected, parameters_of, setting, settings_of
+from nlp_worker.command_options import connected, interruptible, parameters_of, setting, settings_of
+from nlp_worker.errors import SettingsError
 from nlp_worker.train_cli import column_option, imported, labels_option, skip_bad_option, trained_task
 
 if TYPE_CHECKING:
@@ -35,6 +38,19 @@ EXIT_CODES: Final = (
 _SERVED: Final = ("device", "dtype", "packing", "batch_tokens", "threads")
 
 
+class _Share(click.FloatRange):
+    """Between 0 and 1, and a number: a range alone lets NaN pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        share: float = super().convert(value, param, ctx)
+        if math.isnan(share):
+            self.fail("it is no number", param, ctx)
+        return share
+
+
+SHARE: Final = _Share(0, 1, min_open=True, max_open=True)
+
+
 def _served_options(command: Callable[..., None]) -> Callable[..., None]:
     for name in reversed(_SERVED):
         command = setting(name)(command)
@@ -48,9 +64,9 @@ def _served_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--baseline", metavar="CHECKPOINT", help="What is served now: the candidate is compared with it.")
 @click.option("--require", type=click.Choice(["not-worse", "better"]), default="not-worse", show_default=True,
               help="Of the candidate beside the baseline: else the command ends with code 1.")  # fmt: skip
-@click.option("--confidence", type=click.FloatRange(0.5, 1, max_open=True), default=0.95, show_default=True,
+@click.option("--confidence", type=SHARE, default=0.95, show_default=True,
               help="Of the difference's interval: worse or better lies whole below or above 0.")  # fmt: skip
-@click.option("--held-out", type=click.FloatRange(0, 1, min_open=True),
+@click.option("--held-out", type=SHARE,
               help="Only the rows that `nlp-worker train --held-out` held out; else all.")  # fmt: skip
 @click.option("--split", default="validation", show_default=True, help="Of a data set of the hub.")
 @click.option("--metric", help="What decides.  [default: the task's first]")
@@ -79,13 +95,19 @@ def evaluate(
     """
     checkpoints = {"candidate": candidate, "baseline": baseline}
     models = tuple(f"{name}:{task}={folder}" for name, folder in checkpoints.items() if folder)
-    with settings_of({**options, "model": models}, config) as settings:
+    with interruptible(), settings_of({**options, "model": models}, config) as settings:
         worker_logging.configure(level="warning", log_format=settings.log_format)
         imported()
         from nlp_worker.training import evaluation, labelled_set  # noqa: PLC0415 - with the others
         from nlp_worker.training.problems import DataError, refuse, row_count  # noqa: PLC0415 - with the others
 
+        if output is not None and not os.access(output.absolute().parent, os.W_OK):
+            raise SettingsError(f"--output {output} cannot be written to")
         known = evaluation.known_labels(settings)
+        if len({frozenset(labels) for labels in known.values()}) > 1:
+            click.echo(
+                "nlp-worker: candidate and baseline give different labels; those that one lacks it has wrong", err=True
+            )
         found = labelled_set.read(settings, data, task, columns=columns, labels=labels, split=split)
         if found is None:
             raise DataError(f"--data {data}: it has no split named {split}: name one with --split")
@@ -104,9 +126,9 @@ def evaluate(
             click.echo(f"nlp-worker: {told}", err=True)
         with _progress(len(examples)) as show:
             report = evaluation.evaluate(settings, examples, parameters, metrics, show)
+        if output is not None:
+            _write(output, report)
     difference = None if baseline is None else report.compare(confidence)
-    if output is not None:
-        output.write_text("".join(json.dumps(row) + "\n" for row in report.rows()), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(_summary(report, difference)))
     else:
@@ -114,6 +136,13 @@ def evaluate(
     if difference is not None:
         met = difference.is_better if require == "better" else not difference.is_worse
         sys.exit(0 if met else FAILED)
+
+
+def _write(output: Path, report: Report) -> None:
+    try:
+        output.write_text("".join(json.dumps(row) + "\n" for row in report.rows()), encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"--output {output} cannot be written to: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -147,8 +176,8 @@ def _print(report: Report, difference: Comparison | None, confidence: float) -> 
         click.echo(f"{one.name:<10}{scores}  {one.checkpoint} ({one.revision})")
     for one in report.evaluated:
         for code, count in one.errors.items():
-            click.echo(f"{one.name}: {count:,} answered {code}, which counts as wrong")
+            click.echo(f"{one.name}: {count:,} answered with an error, which counts as wrong: {code}")
     if difference is not None:
         ends = f"{difference.low:+.4f} to {difference.high:+.4f}"
-        told = f"{report.metrics.primary} {difference.difference:+.4f}, {confidence:.0%} interval {ends}"
+        told = f"{report.metrics.primary} {difference.difference:+.4f}, {100 * confidence:g}% interval {ends}"
         click.echo(f"{told}: the candidate is {_verdict(difference)}")

@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from nlp_worker.command_options import TASK, connected, leave, parameters_of, settings_of
+from nlp_worker.command_options import INTERRUPTED, TASK, connected, leave, parameters_of, settings_of
 from nlp_worker.errors import ExitCode, FatalError, SettingsError
 
 if TYPE_CHECKING:
@@ -33,9 +33,8 @@ WHY_NOT: Final = (
     "nlp-worker lag shows what waits"
 )
 
-#: How the command ends where an answer is an error, and where it was interrupted, as shells have it.
+#: How the command ends where an answer is an error.
 SOME_FAILED: Final = 1
-INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = (
     "Exit codes: 0 all lines were answered with outputs · 1 some with errors · 2 usage or settings · 3 broker "

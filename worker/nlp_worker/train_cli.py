@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 
 from nlp_worker import logging as worker_logging
-from nlp_worker.command_options import TASK, connected, parameters_of, settings_of
+from nlp_worker.command_options import TASK, connected, interruptible, parameters_of, settings_of
 from nlp_worker.errors import SettingsError
 from nlp_worker.training.examples import TRAINABLE
 from nlp_worker.training.settings import TrainingSettings
@@ -106,7 +106,7 @@ def train(*, config: Path | None, out: Path, resume: bool, **options: Any) -> No
         nlp-worker train text-classification --base ./base --data nlp.text-classification.labels --out ./better
     """
     kafka = {name: options.pop(name) for name in ("bootstrap_servers", "topic_prefix")}
-    with settings_of(kafka, config) as worker:
+    with interruptible(": go on with the same command and --resume"), settings_of(kafka, config) as worker:
         worker_logging.configure(level="warning", log_format=worker.log_format)
         settings = _settings(options)
         run = imported()

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nlp_schemas import TaskName
 from nlp_worker import device_errors, models
+from nlp_worker.errors import CheckpointError
 from nlp_worker.executor import Executor
 from nlp_worker.planner import Planner
 from nlp_worker.training.bootstrap import Comparison, compare
 from nlp_worker.training.card import RECORD, shown
 from nlp_worker.training.labelled_set import labels_of
+from nlp_worker.training.learner import HEADS, has_head
 from nlp_worker.training.predictions import expected, metrics_of, predicted, request_parameters
+from nlp_worker.training.problems import DataError
 from nlp_worker.training.served import ServedTask
 
 if TYPE_CHECKING:
@@ -40,7 +43,7 @@ class Evaluated(NamedTuple):
     predicted: list[Any]
     """Of each row; None where it was answered with an error."""
     errors: dict[str, int]
-    """Answers that are errors, by their codes."""
+    """Answers that are errors, by their codes and the first message of each."""
 
 
 class Report(NamedTuple):
@@ -74,9 +77,13 @@ def known_labels(settings: Settings) -> dict[str, list[str]]:
     Raises:
         CheckpointError: one cannot be read.
     """
-    with_labels = {TaskName.TEXT_CLASSIFICATION, TaskName.TOKEN_CLASSIFICATION}
-    specs = [spec for spec in settings.models if spec.task in with_labels]
-    return {spec.name: models.labels_of(models.read_config(spec)) for spec in specs}
+    configs = {spec: models.read_config(spec) for spec in settings.models if spec.task in HEADS}
+    for spec, config in configs.items():
+        if not has_head(config, spec.task):
+            raise CheckpointError(
+                f"checkpoint {spec.checkpoint} has no head for {spec.task}: it was not trained for it"
+            )
+    return {spec.name: models.labels_of(config) for spec, config in configs.items()}
 
 
 def metrics_for(
@@ -135,6 +142,7 @@ def evaluate(
 
     Raises:
         CheckpointError: one cannot be loaded, or cannot run.
+        DataError: one answers all of the examples with errors.
         DeviceLostError: the device is lost.
     """
     (served,) = models.load(settings).values()
@@ -149,12 +157,17 @@ def evaluate(
             planner.warm_up(task, executor)
             got: list[Any] = []
             codes: Counter[str] = Counter()
+            messages: dict[str, str] = {}
             answers = ServedTask(task, planner, executor).answers(requests)
             for example, answer in zip(examples, answers, strict=True):
                 got.append(predicted(example, answer))
                 if answer["status"] == "error":
-                    codes[answer["error"]["code"]] += 1
+                    error = answer["error"]
+                    codes[messages.setdefault(error["code"], f"{error['code']}: {error['message']}")] += 1
                 progress(name, len(got))
+            if codes.total() == len(examples):
+                told = f"{name}: not one row is answered with outputs, the first is answered {next(iter(codes))}"
+                raise DataError(told)
             checkpoint = task.model.checkpoint, task.model.revision
             done.append(Evaluated(name, *checkpoint, metrics.scores(wanted, got), got, dict(codes)))
     return Report(examples, done, metrics)

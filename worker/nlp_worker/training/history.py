@@ -50,7 +50,7 @@ class History:
     @property
     def exhausted(self) -> bool:
         """Whether the training ends before its time."""
-        return bool(self._patience) and self.epochs[-1].number - self.best.number >= self._patience
+        return bool(self._patience and self.epochs) and self.epochs[-1].number - self.best.number >= self._patience
 
     def loss_since(self, step: int) -> float:
         """Return the mean loss of the steps after this one, at which a mean of the list ends."""
@@ -62,7 +62,10 @@ class History:
 
     def save(self, file: Path) -> None:
         state = {"epochs": [epoch._asdict() for epoch in self.epochs], "losses": self.losses}
-        file.write_text(json.dumps(state), encoding="utf-8")
+        # At once: where the file is it is whole, though the disk was full or the process killed.
+        unfinished = file.with_suffix(".new")
+        unfinished.write_text(json.dumps(state), encoding="utf-8")
+        unfinished.rename(file)
 
     def load(self, file: Path) -> None:
         """Go on from what `save` kept."""

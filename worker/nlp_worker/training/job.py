@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -57,6 +58,13 @@ class Job:
     def sampler(self, processes: int) -> GroupedByLength:
         rows = self.settings.batch_rows * self.settings.accumulate * processes
         return GroupedByLength([len(row["input_ids"]) for row in self.features], rows, self.settings.seed)
+
+    def warm_up_steps(self, processes: int) -> int:
+        """Return the steps in which the learning rate rises, from 0 in the first one; few steps have no warm-up."""
+        settings = self.settings
+        batches = math.ceil(len(self.features) / settings.batch_rows)
+        steps = math.ceil(math.ceil(batches / processes) / settings.accumulate) * settings.epochs
+        return int(steps * settings.warm_up)
 
     def end_epoch(self, step: int, *, main: bool) -> None:
         """Measure what an epoch has reached, and keep its checkpoint where it is the best so far.

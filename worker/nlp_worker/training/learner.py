@@ -153,6 +153,16 @@ def has_head(config: Any, task: str) -> bool:
     return task in HEADS and any(HEADS[task] in name for name in getattr(config, "architectures", None) or ())
 
 
+def base_labels(spec: ModelSpec) -> list[str]:
+    """Return the labels that a base gives, where it has learned the task already.
+
+    Raises:
+        CheckpointError: its configuration cannot be read.
+    """
+    config = models.read_config(spec)
+    return models.labels_of(config) if has_head(config, spec.task) else []
+
+
 def _label(config: Any, labels: Sequence[str]) -> None:
     """Let the model give these labels; a base that gives them already keeps its own, in its order."""
     if not labels:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
 import transformers
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from nlp_worker.cores import usable_cores
 from nlp_worker.errors import CheckpointError, FatalError, SettingsError
-from nlp_worker.models import content_hash, labels_of, read_config
+from nlp_worker.models import content_hash
 from nlp_worker.settings import ModelSpec
 from nlp_worker.training import labelled_set, with_accelerate, with_trainer
-from nlp_worker.training.card import write_card
+from nlp_worker.training.card import RECORD, write_card
 from nlp_worker.training.history import History
 from nlp_worker.training.job import Job
-from nlp_worker.training.learner import Learner, has_head
+from nlp_worker.training.learner import Learner, base_labels
 from nlp_worker.training.predictions import metrics_of, request_parameters
 from nlp_worker.training.problems import DataError, count, refuse, row_count
-from nlp_worker.training.settings import TrainingSettings
 from nlp_worker.training.sources import TRAIN, VALIDATION
+from nlp_worker.training.unfinished import Rows, Unfinished
 from nlp_worker.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -31,34 +33,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nlp_worker.settings import Settings
-    from nlp_worker.training.examples import Example
     from nlp_worker.training.job import Show
-
-#: What stands beside the folder to be, until it is whole.
-UNFINISHED: Final = ".unfinished"
-
-#: In it: the settings, what was found out about the rows, and the rows.
-RUN: Final = "run.json"
-TRAINING_ROWS: Final = "training.jsonl"
-VALIDATION_ROWS: Final = "validation.jsonl"
-
-#: Settings that a resumed run may change: they change when it ends, and not what it learns until then.
-MAY_CHANGE: Final = frozenset({"patience", "save_steps", "skip_bad", "threads"})
+    from nlp_worker.training.settings import TrainingSettings
 
 #: Rows that are validated on below which the scores say little: each is worth some points.
 FEW: Final = 30
 
 WAYS: Final = {"trainer": with_trainer.train, "accelerate": with_accelerate.train}
-
-
-class Rows(NamedTuple):
-    """What is learned from, and what it is measured on."""
-
-    training: list[Example]
-    validation: list[Example]
-    labels: list[str]
-    told: dict[str, Any]
-    """Of the card: where they come from, how many, and their fingerprints."""
 
 
 class Trained(NamedTuple):
@@ -88,51 +69,119 @@ def train(
         FatalError: the broker, the topic or the checkpoint cannot be used.
     """
     process = PartialState(cpu=settings.device == "cpu")
-    unfinished = out.with_name(out.name + UNFINISHED)
-    begins = not (unfinished / RUN).is_file()
-    process.wait_for_everyone()
-    if process.is_main_process:
-        _check_out(out, unfinished, resume=resume)
-        if begins:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            _keep(unfinished, settings, _read(settings, worker, say))
-        elif changed := _changed(unfinished, settings):
-            raise SettingsError(f"--resume: the run was begun with other values of {', '.join(changed)}: give the same")
-    process.wait_for_everyone()
-    rows = _kept(unfinished, settings)
+    if not out.absolute().name:
+        raise SettingsError(f"--out {out}: it must be a folder that can be made")
+    unfinished = Unfinished(out.absolute())
+    if resume and (out / RECORD).is_file() and unfinished.begun:
+        # It was cut off when all was done but this.
+        process.wait_for_everyone()
+        if process.is_main_process:
+            unfinished.remove()
+        return _ended(out)
+    with contextlib.ExitStack() as stack:
+        begins = not unfinished.begun
+        outcome: list[FatalError | None] = [None]
+        if process.is_main_process:
+            try:
+                _prepare(settings, worker, unfinished, stack, say, resume=resume)
+            except FatalError as error:
+                outcome = [error]
+        broadcast_object_list(outcome)
+        if outcome[0] is not None:
+            if not process.is_main_process:
+                sys.exit(outcome[0].exit_code)
+            raise outcome[0]
+        settings = settings.model_copy(update={"threads": unfinished.settings.threads})
+        return _learn(settings, unfinished, out, show, say, begins=begins, resume=resume)
+
+
+def _prepare(
+    settings: TrainingSettings,
+    worker: Settings,
+    unfinished: Unfinished,
+    stack: contextlib.ExitStack,
+    say: Callable[[str], None],
+    *,
+    resume: bool,
+) -> None:
+    """Look over what is to be learned, and keep it; the folder is locked until the stack ends.
+
+    Raises:
+        FatalError: it cannot be learned.
+    """
     try:
-        job = _job(settings, rows, unfinished, show, say)
+        unfinished.check(resume=resume)
+        begins = not unfinished.begun
+        threads = settings.threads or (None if begins else unfinished.settings.threads) or usable_threads()
+        # How many there are changes sums by float noise, and so what is learned.
+        settings = settings.model_copy(update={"threads": threads})
+        # Before the folder is made: what cannot begin leaves nothing behind.
+        rows = _read(settings, worker, say) if begins else None
+        stack.enter_context(unfinished.locked())
+        if rows is None:
+            unfinished.check_same(settings)
+        else:
+            unfinished.begin(settings, rows)
+    except OSError as error:
+        raise SettingsError(f"{unfinished.folder} cannot be written to: {error.strerror}") from None
+
+
+def usable_threads() -> int:
+    return min(torch.get_num_threads(), usable_cores())
+
+
+def _learn(
+    settings: TrainingSettings,
+    unfinished: Unfinished,
+    out: Path,
+    show: Show,
+    say: Callable[[str], None],
+    *,
+    begins: bool,
+    resume: bool,
+) -> Trained:
+    process = PartialState()
+    rows = unfinished.rows(settings.task)
+    try:
+        job = _job(settings, rows, unfinished.folder, show, say)
     except FatalError:
         # Nothing is learned that could be gone on with.
         if begins and process.is_main_process:
-            shutil.rmtree(unfinished)
+            unfinished.remove()
         raise
-    WAYS[settings.loop](job, resume=resume)
+    try:
+        WAYS[settings.loop](job, resume=resume)
+        process.wait_for_everyone()
+        if process.is_main_process:
+            _finish(job, rows, out, say)
+            unfinished.remove()
+    except OSError as error:
+        told = error.strerror or error
+        raise SettingsError(
+            f"{error.filename or unfinished.folder}: {told}: mend that, and go on with --resume"
+        ) from None
     process.wait_for_everyone()
-    if process.is_main_process:
-        checkpoint = job.best
-        _open_to_readers(checkpoint)
-        learner = job.learner
-        origin = {"base_revision": learner.revision, "labels": learner.labels, "device": str(learner.model.device)}
-        write_card(checkpoint, settings, {**origin, "data": rows.told}, job.history)
-        if content_hash(checkpoint) == learner.revision:
-            say("the weights are the base's own: nothing was learned until the epoch that is kept")
-        if out.exists():
-            out.rmdir()
-        checkpoint.rename(out)
-        shutil.rmtree(unfinished)
-    process.wait_for_everyone()
-    return Trained(out, content_hash(out), job.history)
+    return _ended(out)
 
 
-def _check_out(out: Path, unfinished: Path, *, resume: bool) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SettingsError(f"--out {out} is there already: name another folder")
-    if (unfinished / RUN).is_file() and not resume:
-        raise SettingsError(f"{unfinished} was not finished: go on with --resume, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
-        raise SettingsError(f"--out {out} cannot be written to")
+def _finish(job: Job, rows: Rows, out: Path, say: Callable[[str], None]) -> None:
+    checkpoint, learner = job.best, job.learner
+    _open_to_readers(checkpoint)
+    origin = {"base_revision": learner.revision, "labels": learner.labels, "device": str(learner.model.device)}
+    write_card(checkpoint, job.settings, {**origin, "data": rows.told}, job.history)
+    if content_hash(checkpoint) == learner.revision:
+        say("the weights are the base's own: nothing was learned until the epoch that is kept")
+    if out.exists():
+        out.rmdir()
+    checkpoint.rename(out)
+
+
+def _ended(out: Path) -> Trained:
+    """Return what stands in the folder of a training that has ended."""
+    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    history = History(record["metric"], 0)
+    history.load(out / RECORD)
+    return Trained(out, record["revision"], history)
 
 
 def _sources(
@@ -173,7 +222,7 @@ def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], Non
     unusable: CheckpointError | None = None
     base: list[str] = []
     try:
-        base = base_labels(settings)
+        base = base_labels(ModelSpec.parse(f"{settings.task}={settings.base}"))
     except CheckpointError as error:  # told behind what is wrong with the rows
         unusable = error
     labels = labelled_set.label_names(settings.task, seen, settings.labels, names=whole.names, base=base)
@@ -186,6 +235,8 @@ def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], Non
     problems = [*whole.problems, *bad, *(one._replace(place=prefix + one.place) for one in bad_validation)]
     refuse(problems, say, skip_bad=settings.skip_bad)
     training, held_out = labelled_set.without(training, bad), labelled_set.without(held_out, bad_validation)
+    # The same rows are the same training, in whatever order they came.
+    training, held_out = (sorted(examples, key=lambda example: example.id) for examples in (training, held_out))
     for name, examples in (("train on", training), ("validate on", held_out)):
         if not examples:
             advice = "give more rows" if name == "train on" else "give more rows, a larger --held-out, or --validation"
@@ -208,16 +259,6 @@ def _read(settings: TrainingSettings, worker: Settings, say: Callable[[str], Non
     return Rows(training, held_out, labels, told)
 
 
-def base_labels(settings: TrainingSettings) -> list[str]:
-    """Return the labels that the base gives, where it has learned the task already.
-
-    Raises:
-        CheckpointError: its configuration cannot be read.
-    """
-    config = read_config(ModelSpec.parse(f"{settings.task}={settings.base}"))
-    return labels_of(config) if has_head(config, settings.task) else []
-
-
 def _open_to_readers(checkpoint: Path) -> None:
     """Let whoever may read new files read the weights, which safetensors keeps to their owner: a worker is another."""
     umask = os.umask(0)
@@ -226,31 +267,8 @@ def _open_to_readers(checkpoint: Path) -> None:
         file.chmod(0o666 & ~umask)
 
 
-def _keep(folder: Path, settings: TrainingSettings, rows: Rows) -> None:
-    folder.mkdir(parents=True)
-    labelled_set.save(rows.training, folder / TRAINING_ROWS)
-    labelled_set.save(rows.validation, folder / VALIDATION_ROWS)
-    run = {"settings": settings.model_dump(mode="json"), "labels": rows.labels, "told": rows.told}
-    # Last, and at once: without it nothing was begun.
-    written = folder / f"{RUN}.new"
-    written.write_text(json.dumps(run, indent=2), encoding="utf-8")
-    written.rename(folder / RUN)
-
-
-def _kept(folder: Path, settings: TrainingSettings) -> Rows:
-    run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    training, held_out = (labelled_set.load(settings.task, folder / name) for name in (TRAINING_ROWS, VALIDATION_ROWS))
-    return Rows(training, held_out, run["labels"], run["told"])
-
-
-def _changed(folder: Path, settings: TrainingSettings) -> list[str]:
-    before = TrainingSettings(**json.loads((folder / RUN).read_text(encoding="utf-8"))["settings"])
-    names = TrainingSettings.model_fields.keys() - MAY_CHANGE
-    return sorted(name for name in names if getattr(before, name) != getattr(settings, name))
-
-
 def _job(settings: TrainingSettings, rows: Rows, folder: Path, show: Show, say: Callable[[str], None]) -> Job:
-    torch.set_num_threads(settings.threads or min(torch.get_num_threads(), usable_cores()))
+    torch.set_num_threads(settings.threads or usable_threads())
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     spec = ModelSpec.parse(f"{settings.task}={settings.base}")
@@ -260,6 +278,8 @@ def _job(settings: TrainingSettings, rows: Rows, folder: Path, show: Show, say: 
     parameters = request_parameters(settings.task, [*rows.training, *rows.validation], settings.parameters)
     made = learner.features(rows.training, settings.parameters)
     refuse(made.problems, say, skip_bad=settings.skip_bad)
+    if not made.rows:
+        raise DataError(f"--data {settings.data}: no row is left to train on: give more rows")
     collate = learner.collator()
     validation = Validation(
         learner, rows.validation, parameters, metrics, collate=collate, batch_rows=settings.batch_rows

@@ -43,14 +43,15 @@ def train(job: Job, *, resume: bool) -> None:
     steps_of_epoch = math.ceil(len(rows) / settings.accumulate)
     steps = steps_of_epoch * settings.epochs
     # Not prepared: Accelerate would step it once for each process.
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, math.ceil(steps * settings.warm_up), steps)
+    warm_up = job.warm_up_steps(accelerator.num_processes)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, warm_up, steps)
     accelerator.register_for_checkpointing(schedule)
 
     step = job.resumed() if resume else 0
     if step:
         accelerator.load_state(str(job.state(step)))
     losses: list[Any] = []
-    while step < steps and not (history.epochs and history.exhausted):
+    while step < steps and not history.exhausted:
         epoch, done = divmod(step, steps_of_epoch)
         rows.set_epoch(epoch)
         for batches in _batches(accelerator, rows, settings.accumulate, done):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import transformers
+from accelerate import PartialState
 from transformers.trainer_callback import PrinterCallback
 
 from nlp_worker.training.job import GRADIENT_NORM, LOSS_STEPS, counted
@@ -23,7 +24,7 @@ def train(job: Job, *, resume: bool) -> None:
         gradient_accumulation_steps=settings.accumulate,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=settings.warm_up,  # below 1 it is a share
+        warmup_steps=job.warm_up_steps(PartialState().num_processes),
         weight_decay=settings.weight_decay,
         max_grad_norm=GRADIENT_NORM,
         optim="adamw_torch",
@@ -44,6 +45,8 @@ def train(job: Job, *, resume: bool) -> None:
     # Without `accelerate launch` one GPU is used: on several it would be DataParallel, which learns differently.
     arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001 - there is no other way to say so
     step = job.resumed() if resume else 0
+    if job.history.exhausted:
+        return
     trainer = _Trainer(
         job, model=job.learner.model, args=arguments, train_dataset=job.features, data_collator=job.collate
     )
@@ -113,5 +116,5 @@ class _Beat(transformers.TrainerCallback):  # type: ignore[misc]  # untyped
         del args
         if state.is_world_process_zero:
             self._job.seal(state.global_step)
-        if self._job.history.epochs and self._job.history.exhausted:
+        if self._job.history.exhausted:
             control.should_training_stop = True

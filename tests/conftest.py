@@ -61,8 +61,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(autouse=True)
-def quiet_log() -> None:
+def quiet_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log nothing, and let nothing stay of what a command that runs in this process sets up.
+
+    A logger that had kept it would keep it for ever, and the tests of what is logged would not see its events.
+    """
+    configure, root = structlog.configure, logging.getLogger()
+    handlers, level = root.handlers, root.level
+    monkeypatch.setattr(
+        structlog, "configure", lambda **settings: configure(**{**settings, "cache_logger_on_first_use": False})
+    )
+    structlog.reset_defaults()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ demo: install
 demo-train: install
 	$(BIN)/nlp-worker demo --train
 
-# lint first; then, in two processes, what takes nine minutes of two cores: on a real Apache Kafka too where Java and Maven
+# lint first; then, in two processes, what takes eleven minutes of two cores: on a real Apache Kafka too where Java and Maven
 # are (REQUIRE_KAFKA=1: or else fail), of each architecture the first family of every test, and no long matrix of faults.
 # worksteal: tests of a file stay together, as they share checkpoints and brokers, until one process has nothing left.
 test: lint

@@ -68,7 +68,7 @@ def device_of(name: str) -> torch.device:
     Raises:
         CheckpointError: torch sees no such device.
     """
-    return models._device(name)
+    return models.torch_device(name)
 
 
 def device_name(device: torch.device) -> str:

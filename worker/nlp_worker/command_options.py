@@ -24,6 +24,8 @@ from nlp_worker.settings import ENVIRONMENT_PREFIX, Settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pydantic.fields import FieldInfo
+
 #: How a command ends that was interrupted, as shells have it.
 INTERRUPTED: Final = 130
 
@@ -83,37 +85,39 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., None]], Ca
     return add
 
 
+def option_of(name: str, field: FieldInfo) -> Callable[..., Any]:
+    """Return the option of a field of settings, with the field's own help, choices and default."""
+    kind = field.annotation
+    repeats = get_origin(kind) is tuple
+    choices = [str(choice) for choice in get_args(kind)] if "Literal" in str(kind) else None
+    shown = "" if field.default in (None, ()) else f"  [default: {field.default}]"
+    return click.option(
+        "--" + name.replace("_", "-"),
+        name,
+        multiple=repeats,
+        default=() if repeats else None,
+        metavar=None if choices else name.upper(),
+        type=click.Choice(choices) if choices else str,
+        help=f"{field.description}{shown}",
+    )
+
+
 def setting(name: str) -> Callable[..., Any]:
     """Give a command the option of a setting of the worker."""
-    field = Settings.model_fields[name]
-    option = "--" + name.replace("_", "-")
-    return click.option(option, name, metavar=name.upper(), help=f"{field.description}  [default: {field.default}]")
+    return option_of(name, Settings.model_fields[name])
 
 
 def every_setting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each setting, with the setting's own help and default, and --config."""
+    """Give a command an option for each setting, and --config."""
     command = click.option(
         "--config",
         type=click.Path(path_type=Path),
         envvar=ENVIRONMENT_PREFIX + "CONFIG",
         help="A TOML file with settings, and kafka-python's own under [kafka], [kafka.consumer] and [kafka.producer].",
     )(command)
-    for name, field in reversed(Settings.model_fields.items()):
-        if name == "kafka":  # a table of the configuration file, with names that are kafka-python's
-            continue
-        kind = field.annotation
-        repeats = get_origin(kind) is tuple
-        choices = [str(choice) for choice in get_args(kind)] if "Literal" in str(kind) else None
-        shown = "" if field.default in (None, ()) else f"  [default: {field.default}]"
-        command = click.option(
-            "--" + name.replace("_", "-"),
-            name,
-            multiple=repeats,
-            default=() if repeats else None,
-            metavar=None if choices else name.upper(),
-            type=click.Choice(choices) if choices else str,
-            help=f"{field.description}{shown}",
-        )(command)
+    for name in reversed(Settings.model_fields):
+        if name != "kafka":  # a table of the configuration file, with names that are kafka-python's
+            command = setting(name)(command)
     return command
 
 

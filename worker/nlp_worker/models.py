@@ -91,7 +91,7 @@ def load(settings: Settings) -> dict[str, dict[str, Task]]:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     SERVED.update((task.name, task) for task in map(load_plugin, settings.plugin))
-    device = _device(settings.device)
+    device = torch_device(settings.device)
     torch.set_num_threads(settings.threads or _threads(device))
     tasks: dict[str, dict[str, Task]] = {}
     specs = settings.models
@@ -126,7 +126,7 @@ def cache_tokens(settings: Settings) -> int:
     Raises:
         CheckpointError: torch sees no such device.
     """
-    return CACHE_TOKENS[_device(settings.device).type]
+    return CACHE_TOKENS[torch_device(settings.device).type]
 
 
 def describe_device(settings: Settings) -> str:
@@ -135,14 +135,19 @@ def describe_device(settings: Settings) -> str:
     Raises:
         CheckpointError: torch sees no such device.
     """
-    device = _device(settings.device)
+    device = torch_device(settings.device)
     if device.type != "cuda":
         return f"{device}: {torch.get_num_threads()} threads at most, {torch.cuda.device_count()} CUDA devices are seen"
     free, whole = (size / 2**30 for size in torch.cuda.mem_get_info(device))
     return f"{device}: {torch.cuda.get_device_name(device)}, {free:.1f} GiB of {whole:.1f} GiB are free"
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """Return what the setting of this name means here.
+
+    Raises:
+        CheckpointError: torch sees no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -156,7 +161,12 @@ def _threads(device: torch.device) -> int:
     Beside a GPU it only copies there: with a thread for each of 16 cores, which wait in a loop for the next copy, a
     worker answered 5,300 requests a second on an H200, and with one 9,000.
     """
-    return 1 if device.type == "cuda" else min(torch.get_num_threads(), usable_cores())
+    return 1 if device.type == "cuda" else cpu_threads()
+
+
+def cpu_threads() -> int:
+    """Return how many threads torch computes with where it computes on the CPU."""
+    return min(torch.get_num_threads(), usable_cores())
 
 
 def _dtype(name: str, device: torch.device, own: torch.dtype | None) -> torch.dtype:

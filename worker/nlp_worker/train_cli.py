@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from pydantic import ValidationError
 
 from nlp_worker import logging as worker_logging
-from nlp_worker.command_options import TASK, connected, interruptible, parameters_of, settings_of
+from nlp_worker.command_options import TASK, connected, interruptible, option_of, parameters_of, settings_of
 from nlp_worker.errors import SettingsError
 from nlp_worker.training.examples import TRAINABLE
 from nlp_worker.training.settings import TrainingSettings
@@ -39,13 +39,7 @@ _OPTIONS: Final = (
 
 def _learning_options(command: Callable[..., None]) -> Callable[..., None]:
     for name in reversed(_OPTIONS):
-        field = TrainingSettings.model_fields[name]
-        choices = [str(choice) for choice in get_args(field.annotation)] if "Literal" in str(field.annotation) else None
-        shown = "" if field.default is None else f"  [default: {field.default}]"
-        command = click.option(
-            "--" + name.replace("_", "-"), name, metavar=None if choices else name.upper(),
-            type=click.Choice(choices) if choices else str, help=f"{field.description}{shown}",
-        )(command)  # fmt: skip
+        command = option_of(name, TrainingSettings.model_fields[name])(command)
     return command
 
 

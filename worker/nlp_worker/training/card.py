@@ -11,8 +11,6 @@ from huggingface_hub import EvalResult, ModelCardData
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nlp_worker.models import content_hash
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -40,13 +38,12 @@ def write_card(folder: Path, settings: TrainingSettings, origin: Mapping[str, An
     Args:
         folder: Of the checkpoint.
         settings: Of the training.
-        origin: The base's revision, the labels, the device, and of the data where the rows come from, how many there
-            are, and their fingerprints.
+        origin: The revision, the base's, the labels, the device, and of the data where the rows come from, how many
+            there are, and their fingerprints.
         history: Of its epochs.
     """
     data = origin["data"]
     made = {
-        "revision": content_hash(folder),
         "base": shown(settings.base),
         **origin,
         "optimizer": OPTIMIZER,

@@ -13,9 +13,8 @@ import transformers
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from nlp_worker.cores import usable_cores
 from nlp_worker.errors import CheckpointError, FatalError, SettingsError
-from nlp_worker.models import content_hash
+from nlp_worker.models import content_hash, cpu_threads, torch_device
 from nlp_worker.settings import ModelSpec
 from nlp_worker.training import labelled_set, with_accelerate, with_trainer
 from nlp_worker.training.card import RECORD, write_card
@@ -112,7 +111,7 @@ def _prepare(
     try:
         unfinished.check(resume=resume)
         begins = not unfinished.begun
-        threads = settings.threads or (None if begins else unfinished.settings.threads) or usable_threads()
+        threads = settings.threads or (None if begins else unfinished.settings.threads) or cpu_threads()
         # How many there are changes sums by float noise, and so what is learned.
         settings = settings.model_copy(update={"threads": threads})
         # Before the folder is made: what cannot begin leaves nothing behind.
@@ -124,10 +123,6 @@ def _prepare(
             unfinished.begin(settings, rows)
     except OSError as error:
         raise SettingsError(f"{unfinished.folder} cannot be written to: {error.strerror}") from None
-
-
-def usable_threads() -> int:
-    return min(torch.get_num_threads(), usable_cores())
 
 
 def _learn(
@@ -167,9 +162,16 @@ def _learn(
 def _finish(job: Job, rows: Rows, out: Path, say: Callable[[str], None]) -> None:
     checkpoint, learner = job.best, job.learner
     _open_to_readers(checkpoint)
-    origin = {"base_revision": learner.revision, "labels": learner.labels, "device": str(learner.model.device)}
-    write_card(checkpoint, job.settings, {**origin, "data": rows.told}, job.history)
-    if content_hash(checkpoint) == learner.revision:
+    revision = content_hash(checkpoint)
+    origin = {
+        "revision": revision,
+        "base_revision": learner.revision,
+        "labels": learner.labels,
+        "device": str(learner.model.device),
+        "data": rows.told,
+    }
+    write_card(checkpoint, job.settings, origin, job.history)
+    if revision == learner.revision:
         say("the weights are the base's own: nothing was learned until the epoch that is kept")
     if out.exists():
         out.rmdir()
@@ -268,7 +270,7 @@ def _open_to_readers(checkpoint: Path) -> None:
 
 
 def _job(settings: TrainingSettings, rows: Rows, folder: Path, show: Show, say: Callable[[str], None]) -> Job:
-    torch.set_num_threads(settings.threads or usable_threads())
+    torch.set_num_threads(settings.threads or cpu_threads())
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     spec = ModelSpec.parse(f"{settings.task}={settings.base}")
@@ -284,9 +286,7 @@ def _job(settings: TrainingSettings, rows: Rows, folder: Path, show: Show, say: 
     validation = Validation(
         learner, rows.validation, parameters, metrics, collate=collate, batch_rows=settings.batch_rows
     )
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise CheckpointError("device cuda: torch sees no CUDA device; use --device cpu, or see the driver")
-    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = torch_device(settings.device).type == "cpu"
     bfloat16 = settings.dtype == "bfloat16" or (
         settings.dtype == "auto" and not on_cpu and torch.cuda.is_bf16_supported(including_emulation=False)
     )

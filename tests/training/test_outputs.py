@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from huggingface_hub import ModelCard
 
+from nlp_worker.checkpoints import content_hash
 from nlp_worker.errors import CheckpointError, SettingsError
-from nlp_worker.models import content_hash
 from nlp_worker.settings import load_settings
 from nlp_worker.training import evaluation, labelled_set
 from nlp_worker.training.problems import DataError

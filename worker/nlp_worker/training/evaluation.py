@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from nlp_schemas import TaskName
-from nlp_worker import device_errors, models
+from nlp_worker import checkpoints, device_errors, models
 from nlp_worker.errors import CheckpointError
 from nlp_worker.executor import Executor
 from nlp_worker.planner import Planner
@@ -77,13 +77,13 @@ def known_labels(settings: Settings) -> dict[str, list[str]]:
     Raises:
         CheckpointError: one cannot be read.
     """
-    configs = {spec: models.read_config(spec) for spec in settings.models if spec.task in HEADS}
+    configs = {spec: checkpoints.read_config(spec) for spec in settings.models if spec.task in HEADS}
     for spec, config in configs.items():
         if not has_head(config, spec.task):
             raise CheckpointError(
                 f"checkpoint {spec.checkpoint} has no head for {spec.task}: it was not trained for it"
             )
-    return {spec.name: models.labels_of(config) for spec, config in configs.items()}
+    return {spec.name: checkpoints.labels_of(config) for spec, config in configs.items()}
 
 
 def metrics_for(

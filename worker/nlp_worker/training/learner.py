@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from nlp_schemas import Model, TaskName
-from nlp_worker import models
+from nlp_worker import checkpoints, models
 from nlp_worker.errors import CheckpointError
 from nlp_worker.settings import ModelSpec, Settings
 from nlp_worker.training.features import collator, features
@@ -54,9 +54,9 @@ class Learner:
     def __init__(self, spec: ModelSpec, labels: Sequence[str], max_length: int | None, seed: int) -> None:
         transformers.set_seed(seed)
         task_class = models.SERVED[spec.task]
-        before = models.labels_of(models.read_config(spec)) if labels else []
-        with models.unadvised():
-            parts = models.read(
+        before = checkpoints.labels_of(checkpoints.read_config(spec)) if labels else []
+        with checkpoints.unadvised():
+            parts = checkpoints.read(
                 spec,
                 task_class.model_class,
                 lambda _: torch.float32,
@@ -73,7 +73,7 @@ class Learner:
         if self.tokenizer.pad_token_id is None:
             self._add_padding()
         #: The labels in the order of the model's numbers, which are the base's own where it knows them all.
-        self.labels = models.labels_of(self.model.config) if labels else []
+        self.labels = checkpoints.labels_of(self.model.config) if labels else []
         # A task takes the model's own parameters for generation away: they are put back where it is saved.
         self._generation = copy.deepcopy(getattr(self.model, "generation_config", None))
         self._info = Model(name=NAME, checkpoint=spec.checkpoint, revision=self.revision)
@@ -117,7 +117,7 @@ class Learner:
                 self._info, self.tokenizer, self.model, packing=False,
                 max_new_tokens=Settings.model_fields["max_new_tokens"].default,
             )  # fmt: skip
-            with models.unadvised():
+            with checkpoints.unadvised():
                 task: Task = task_class(checkpoint)
         finally:
             self.tokenizer.model_max_length = longest
@@ -159,8 +159,8 @@ def base_labels(spec: ModelSpec) -> list[str]:
     Raises:
         CheckpointError: its configuration cannot be read.
     """
-    config = models.read_config(spec)
-    return models.labels_of(config) if has_head(config, spec.task) else []
+    config = checkpoints.read_config(spec)
+    return checkpoints.labels_of(config) if has_head(config, spec.task) else []
 
 
 def _label(config: Any, labels: Sequence[str]) -> None:

@@ -13,8 +13,9 @@ import transformers
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from nlp_worker.checkpoints import content_hash
 from nlp_worker.errors import CheckpointError, FatalError, SettingsError
-from nlp_worker.models import content_hash, cpu_threads, torch_device
+from nlp_worker.models import cpu_threads, torch_device
 from nlp_worker.settings import ModelSpec
 from nlp_worker.training import labelled_set, with_accelerate, with_trainer
 from nlp_worker.training.card import RECORD, write_card
